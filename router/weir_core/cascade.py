@@ -1,0 +1,420 @@
+"""One request's walk through the tiers, as a pure step machine: step(state, event).
+
+The shell performs the returned actions and feeds back events; every path is tested without a
+socket. One deadline, one budget and one attempt counter hold over all calls of a request.
+The machine refuses to know sockets, JSON and verifiers: it sees that a call was answered, what
+it cost, and which check (if any) did not accept it.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+from weir_core.snapshot import Backend, Behaviour, FailureCause, Tier
+
+MAX_HOPS = 4
+"""Routers one request may pass through; more is a loop."""
+
+Cause = FailureCause | Literal["Rejected"]
+"""Rejected: the upstream refused (4xx) a request that we had validated."""
+
+
+class Plan(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """What was decided before the first call. `deadline_s` is absolute, `end` inclusive.
+
+    `prompt_tokens` is an upper bound, `max_tokens` what the client asked for (0: nothing).
+    """
+
+    revision: str
+    behaviour: Behaviour
+    start: int
+    end: int
+    deadline_s: float
+    stream: bool = False
+    prompt_tokens: int = 0
+    max_tokens: int = 0
+    hops: int = 0
+
+
+class State(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """Where a request stands. `call` is the id of the call in flight, 0 when there is none.
+
+    `answer` is the last complete answer's call id; `calls` numbers calls over all plans.
+    `caught` names the check that last refused an answer. Costs are pico units: `spent` of
+    finished calls, `reserved` the worst case of the one in flight.
+    """
+
+    plan: Plan
+    tier: int
+    backend: Backend | None = None
+    call: int = 0
+    calls: int = 0
+    attempts: int = 0
+    spent_pico: int = 0
+    reserved_pico: int = 0
+    avoid: tuple[str, ...] = ()
+    answer: int = 0
+    caught: str = ""
+    cause: str = ""
+    cause_status: int = 0
+    errored: bool = False
+    escalated: bool = False
+    committed: bool = False
+    over: bool = False
+
+
+# Actions.
+
+
+class Call(msgspec.Struct, frozen=True, gc=False):
+    """Send the request to `backend` as tier `tier` says; `max_tokens` 0 leaves the cap alone."""
+
+    id: int
+    tier: int
+    backend: Backend
+    timeout_ms: int
+    max_tokens: int
+    stream: bool
+
+
+class Cancel(msgspec.Struct, frozen=True, gc=False):
+    """Close the call `id`; its later events are ignored."""
+
+    id: int
+
+
+class Verify(msgspec.Struct, frozen=True, gc=False):
+    """Run the checks of tier `tier` on the answer of call `id`."""
+
+    id: int
+    tier: int
+
+
+class Commit(msgspec.Struct, frozen=True, gc=False):
+    """Relay what call `id` sends from now on: nothing can be taken back after this."""
+
+    id: int
+
+
+class Reply(msgspec.Struct, frozen=True, gc=False):
+    """End the request well: with the answer of call `id`."""
+
+    id: int
+
+
+class Fail(msgspec.Struct, frozen=True, gc=False):
+    """End the request with an error: an HTTP status, OpenAI's error code, and why."""
+
+    status: int
+    code: str
+    message: str
+
+
+Action = Call | Cancel | Verify | Commit | Reply | Fail
+
+# Events. Each names the call it is about; those of any other call are stale and ignored.
+
+
+class FirstBytes(msgspec.Struct, frozen=True, gc=False):
+    """The first event of a streamed answer has come."""
+
+    id: int
+    now_s: float
+
+
+class Answered(msgspec.Struct, frozen=True, gc=False):
+    """A whole answer with a good status has come."""
+
+    id: int
+    now_s: float
+    cost_pico: int
+
+
+class Verified(msgspec.Struct, frozen=True, gc=False):
+    """All checks ran; `refused_by` names the first that did not accept, "" if all did."""
+
+    id: int
+    now_s: float
+    refused_by: str
+
+
+class Failed(msgspec.Struct, frozen=True, gc=False):
+    """The call gave no usable answer, for `cause`; `billed` when it may have cost money.
+
+    `may_move` False: the budget of moves (fallbacks, failure escalations) is used up now.
+    """
+
+    id: int
+    now_s: float
+    cause: Cause
+    status: int = 0
+    billed: bool = False
+    may_move: bool = True
+
+
+class ClientGone(msgspec.Struct, frozen=True, gc=False):
+    """Nobody waits for the reply any more."""
+
+    now_s: float
+
+
+class Recalled(msgspec.Struct, frozen=True, gc=False):
+    """The brake tripped: answer again as `plan` (stable's) says, if nothing is committed."""
+
+    now_s: float
+    plan: Plan
+
+
+Event = FirstBytes | Answered | Verified | Failed | ClientGone | Recalled
+Steps = tuple[State, tuple[Action, ...]]
+
+
+def begin(plan: Plan, *, now_s: float) -> Steps:
+    """Return the first state and actions of a request."""
+    state = State(plan=plan, tier=plan.start)
+    if plan.hops > MAX_HOPS:
+        return _fail(state, 508, "loop_detected", f"passed through {plan.hops} routers")
+    return _call_tier(state, now_s)
+
+
+def step(state: State, event: Event) -> Steps:
+    """Return the next state and what to do. Events after the end or of stale calls do nothing."""
+    if state.over:
+        return state, ()
+    return _STEPS[type(event)](state, event)
+
+
+def _first_bytes(state: State, event: FirstBytes) -> Steps:
+    if event.id != state.call or state.committed or not _commits_early(state):
+        return state, ()
+    return msgspec.structs.replace(state, committed=True), (Commit(event.id),)
+
+
+def _answered(state: State, event: Answered) -> Steps:
+    if event.id != state.call:
+        return state, ()
+    plan = state.plan
+    state = State(
+        plan=plan,
+        tier=state.tier,
+        backend=state.backend,
+        call=event.id,
+        calls=state.calls,
+        attempts=state.attempts,
+        spent_pico=state.spent_pico + event.cost_pico,
+        avoid=state.avoid,
+        answer=event.id,
+        caught=state.caught,
+        cause=state.cause,
+        cause_status=state.cause_status,
+        errored=state.errored,
+        escalated=state.escalated,
+        committed=state.committed,
+    )
+    if not state.committed and plan.behaviour.tiers[state.tier].accept:
+        return state, (Verify(event.id, state.tier),)
+    return _reply(state)
+
+
+def _verified(state: State, event: Verified) -> Steps:
+    if event.id != state.call or state.answer != event.id:
+        return state, ()
+    if not event.refused_by:
+        return _reply(state)
+    state = msgspec.structs.replace(state, caught=event.refused_by, call=0)
+    if state.tier < state.plan.end:
+        higher = msgspec.structs.replace(state, tier=state.tier + 1, escalated=True)
+        return _call_tier(higher, event.now_s)
+    return _exhausted(state, f"the last answer was not accepted by {event.refused_by!r}")
+
+
+def _failed(state: State, event: Failed) -> Steps:
+    if event.id != state.call:
+        return state, ()
+    assert state.backend is not None
+    spent = state.reserved_pico if event.billed else 0
+    state = msgspec.structs.replace(
+        state,
+        call=0,
+        spent_pico=state.spent_pico + spent,
+        reserved_pico=0,
+        avoid=(*state.avoid, state.backend.identity),
+        cause=event.cause,
+        cause_status=event.status,
+        errored=True,
+    )
+    if state.committed:
+        return _broken(state, event)
+    if not event.may_move:
+        return _fail(state, 503, "overloaded", f"{event.cause}, and no room to go elsewhere")
+    return _elsewhere(state, event)
+
+
+def _broken(state: State, event: Failed) -> Steps:
+    if event.cause == "Timeout":
+        return _fail(state, 504, "deadline_exceeded", "the stream did not end in time")
+    return _fail(state, 502, "upstream_stream_broken", "the stream broke after its first byte")
+
+
+def _elsewhere(state: State, event: Failed) -> Steps:
+    """Fall back for a declared cause, else go to the next tier, else give up."""
+    behaviour = state.plan.behaviour
+    if _left_ms(state, event.now_s) <= 0:
+        return _late(state)
+    if event.cause in behaviour.fallback_on:
+        for backend in behaviour.fallback:
+            if backend.identity not in state.avoid:
+                return _call(state, behaviour.tiers[state.tier], backend, event.now_s)
+    if state.tier < state.plan.end:
+        return _call_tier(msgspec.structs.replace(state, tier=state.tier + 1), event.now_s)
+    return _exhausted(state, f"the last call failed: {event.cause}")
+
+
+def _client_gone(state: State, event: ClientGone) -> Steps:
+    cancel = (Cancel(state.call),) if state.call else ()
+    gone = Fail(499, "client_gone", "the client went away")
+    return msgspec.structs.replace(state, over=True, call=0), (*cancel, gone)
+
+
+def _recalled(state: State, event: Recalled) -> Steps:
+    if state.committed:
+        return state, ()
+    cancel = (Cancel(state.call),) if state.call else ()
+    again = msgspec.structs.replace(
+        state,
+        plan=msgspec.structs.replace(event.plan, deadline_s=state.plan.deadline_s),
+        tier=event.plan.start,
+        call=0,
+        spent_pico=state.spent_pico + state.reserved_pico,
+        reserved_pico=0,
+        answer=0,
+        caught="",
+    )
+    state, actions = _call_tier(again, event.now_s)
+    return state, (*cancel, *actions)
+
+
+_STEPS: dict[type, Callable[..., Steps]] = {
+    FirstBytes: _first_bytes,
+    Answered: _answered,
+    Verified: _verified,
+    Failed: _failed,
+    ClientGone: _client_gone,
+    Recalled: _recalled,
+}
+
+
+def _call_tier(state: State, now_s: float) -> Steps:
+    """Call the tier of the state, or the next ones while its backend has already failed."""
+    tiers = state.plan.behaviour.tiers
+    for position in range(state.tier, state.plan.end + 1):
+        tier = tiers[position]
+        if tier.backend.identity not in state.avoid:
+            return _call(_at(state, position), tier, tier.backend, now_s)
+    return _exhausted(state, "every backend of the route has failed")
+
+
+def _at(state: State, position: int) -> State:
+    return state if state.tier == position else msgspec.structs.replace(state, tier=position)
+
+
+def _call(state: State, tier: Tier, backend: Backend, now_s: float) -> Steps:
+    """Start one call if deadline, attempts and budget allow it."""
+    plan = state.plan
+    behaviour = plan.behaviour
+    left_ms = _left_ms(state, now_s)
+    if left_ms <= 0:
+        return _late(state)
+    if state.attempts >= behaviour.max_attempts:
+        return _exhausted(state, f"all {behaviour.max_attempts} attempts were used")
+    cap = _token_cap(plan.max_tokens, tier.max_tokens)
+    reserved = 0
+    if behaviour.max_cost_pico:
+        cap = _affordable(state, backend, cap)
+        if cap < 1:
+            return _exhausted(state, f"tier {tier.name!r} does not fit the budget of the request")
+        reserved = _worst_cost(plan, backend, cap)
+    id = state.calls + 1
+    state = State(
+        plan=plan,
+        tier=state.tier,
+        backend=backend,
+        call=id,
+        calls=id,
+        attempts=state.attempts + 1,
+        spent_pico=state.spent_pico,
+        reserved_pico=reserved,
+        avoid=state.avoid,
+        answer=state.answer,
+        caught=state.caught,
+        cause=state.cause,
+        cause_status=state.cause_status,
+        errored=state.errored,
+        escalated=state.escalated,
+    )
+    timeout = min(left_ms, tier.timeout_ms) if tier.timeout_ms else left_ms
+    ask = cap if cap != plan.max_tokens else 0
+    return state, (Call(id, state.tier, backend, timeout, ask, plan.stream),)
+
+
+def _token_cap(asked: int, tier_cap: int) -> int:
+    if asked and tier_cap:
+        return min(asked, tier_cap)
+    return asked or tier_cap
+
+
+def _affordable(state: State, backend: Backend, cap: int) -> int:
+    """Return the largest output cap whose worst case still fits the budget; below 1: none.
+
+    A cap that Weir adds must not pass the context window, or the upstream refuses the request;
+    `prompt_tokens` is an upper bound (bytes), about four times the truth.
+    """
+    budget = state.plan.behaviour.max_cost_pico
+    left = budget - state.spent_pico - state.plan.prompt_tokens * backend.input_price_pico
+    if left < 0:
+        return 0
+    window = backend.context_window
+    room = max(window - state.plan.prompt_tokens, window // 4) if window else 1 << 20
+    most = left // backend.output_price_pico if backend.output_price_pico else room
+    return min(cap, most) if cap else min(room, most)
+
+
+def _worst_cost(plan: Plan, backend: Backend, cap: int) -> int:
+    return plan.prompt_tokens * backend.input_price_pico + cap * backend.output_price_pico
+
+
+def _commits_early(state: State) -> bool:
+    """Nothing is to be verified, or the route prefers the first token to verification."""
+    behaviour = state.plan.behaviour
+    return behaviour.commit == "FirstToken" or not behaviour.tiers[state.tier].accept
+
+
+def _left_ms(state: State, now_s: float) -> int:
+    return int((state.plan.deadline_s - now_s) * 1000)
+
+
+def _late(state: State) -> Steps:
+    deadline_ms = state.plan.behaviour.deadline_ms
+    return _fail(state, 504, "deadline_exceeded", f"no answer within {deadline_ms} ms")
+
+
+def _reply(state: State) -> Steps:
+    return msgspec.structs.replace(state, over=True), (Reply(state.answer),)
+
+
+def _exhausted(state: State, why: str) -> Steps:
+    """No tier is left: the last complete answer if the route wants it, else an error."""
+    if state.answer and state.plan.behaviour.on_exhausted == "ReturnLast":
+        return _reply(state)
+    if state.cause == "Rejected" and not state.caught:
+        return _fail(state, state.cause_status, "upstream_rejected", "the model refused it")
+    if state.cause == "Overload" and state.cause_status == 429:
+        return _fail(state, 429, "rate_limit_exceeded", why)
+    if state.caught:
+        return _fail(state, 502, "no_acceptable_answer", why)
+    return _fail(state, 503, "no_backend_available", why)
+
+
+def _fail(state: State, status: int, code: str, message: str) -> Steps:
+    return msgspec.structs.replace(state, over=True, call=0), (Fail(status, code, message),)
