@@ -1,0 +1,145 @@
+"""The HTTP surface beside the model endpoints: health, metrics, feedback; and the management API.
+
+Two FastAPI applications: `public` stands behind the front door with the model endpoints, `admin`
+on an address of its own, because whoever may ask a model may not promote a canary.
+"""
+
+import asyncio
+from typing import Any, Protocol
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from pydantic import BaseModel, ConfigDict
+
+from weir_router import dialect
+from weir_router.serve import Router
+
+
+class Control(Protocol):
+    """What the management API needs of the control loop beside the router."""
+
+    def ready(self) -> str:
+        """Return why this process is not ready, "" when it is."""
+
+    def statuses(self) -> dict[str, Any]:
+        """Return every route's status and the problems of the configuration."""
+
+    def describe(self, key: str) -> dict[str, Any] | None:
+        """Return one route's status, events and totals; None when there is no such route."""
+
+    async def command(self, key: str, verb: str, revision: str, *, full: bool) -> dict[str, Any]:
+        """Carry out a command and return how it was acknowledged."""
+
+    def explain(self, body: bytes, headers: dict[str, str]) -> dict[str, Any]:
+        """Return what would be decided for a request, without calling a model."""
+
+
+class Feedback(BaseModel):
+    """A person's or a judge's label for an earlier reply."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    id: str
+    harm: bool
+
+
+class Command(BaseModel):
+    """A command for one revision of a route."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    verb: str
+    revision: str
+    full: bool = False
+
+
+class Question(BaseModel):
+    """A request to be explained: its body as JSON text and its headers."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    body: str
+    headers: dict[str, str] = {}
+
+
+def public(router: Router, control: Control) -> FastAPI:
+    """Return the application behind the front door."""
+    app = FastAPI(title="Weir router", openapi_url=None, docs_url=None, redoc_url=None)
+    _add_health(app, router, control)
+
+    @app.get("/v1/models")
+    async def models() -> Response:
+        return Response(router.models(), media_type="application/json")
+
+    @app.post("/v1/feedback")
+    async def feedback(label: Feedback) -> Response:
+        if router.label(label.id, harm=label.harm):
+            return Response(status_code=204)
+        message = f"saw {label.id!r}, wanted the x-request-id of a recent canary-time reply"
+        return _error(404, "reply_not_found", message)
+
+    @app.exception_handler(404)
+    async def missing(request: Request, exc: Exception) -> Response:
+        return _error(404, "not_found", f"Unknown path {request.url.path}")
+
+    @app.exception_handler(405)
+    async def wrong_method(request: Request, exc: Exception) -> Response:
+        return _error(405, "method_not_allowed", f"{request.method} is not for this path")
+
+    return app
+
+
+def admin(router: Router, control: Control) -> FastAPI:
+    """Return the application of the management address."""
+    app = FastAPI(title="Weir management", docs_url="/docs", redoc_url=None)
+    _add_health(app, router, control)
+
+    @app.get("/weir/v1/status")
+    async def statuses() -> dict[str, Any]:
+        return control.statuses()
+
+    @app.get("/weir/v1/routes/{namespace}/{name}")
+    async def describe(namespace: str, name: str) -> Response:
+        found = control.describe(f"{namespace}/{name}")
+        if found is None:
+            return _error(404, "route_not_found", f"no route {namespace}/{name}")
+        return JSONResponse(found)
+
+    @app.post("/weir/v1/routes/{namespace}/{name}/command")
+    async def command(namespace: str, name: str, wanted: Command) -> Response:
+        key = f"{namespace}/{name}"
+        if control.describe(key) is None:
+            return _error(404, "route_not_found", f"no route {key}")
+        done = await control.command(key, wanted.verb, wanted.revision, full=wanted.full)
+        return JSONResponse(done)
+
+    @app.post("/weir/v1/explain")
+    async def explain(question: Question) -> dict[str, Any]:
+        return control.explain(question.body.encode(), question.headers)
+
+    return app
+
+
+def _add_health(app: FastAPI, router: Router, control: Control) -> None:
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(router.metrics)
+
+    @app.get("/healthz")
+    async def healthz() -> Response:
+        return Response("ok\n", media_type="text/plain")
+
+    @app.get("/readyz")
+    async def readyz() -> Response:
+        why = control.ready()
+        return Response(f"{why or 'ok'}\n", 503 if why else 200, media_type="text/plain")
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        text = await asyncio.to_thread(generate_latest, registry)
+        return Response(text, media_type=CONTENT_TYPE_LATEST)
+
+
+def _error(status: int, code: str, message: str) -> Response:
+    body = dialect.error_body(status, code, message)
+    return Response(body, status, media_type="application/json")

@@ -1,0 +1,196 @@
+"""Audits: a request answered again, in the background, to compare what the arms would serve.
+
+During a rollout an audited request is answered by both arms and by the reference; otherwise by
+the served arm and the reference. Bounded, and the first thing shed under load. Gold labels are
+never seen: harm is disagreement with the reference.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+
+from weir_core.cascade import Reply
+from weir_core.evidence import CANARY, STABLE
+from weir_core.snapshot import Audits, Backend, Tier
+from weir_router import calls
+from weir_router.answer import Answer
+from weir_router.calls import Context, Trouble
+from weir_router.dialect import Request
+from weir_router.ledger import AuditTicket, Ledger
+from weir_router.load import Load
+from weir_router.table import Route
+from weir_router.telemetry import Metrics
+from weir_router.upstreams import Upstreams
+from weir_router.walk import Walk, as_whole
+
+
+class Served(msgspec.Struct, frozen=True):
+    """What one arm served: the answer, and the tier and backend that it came from."""
+
+    answer: Answer
+    tier: Tier
+    backend: Backend
+
+
+class Auditor:
+    """Runs audits in the background; `load` bounds how many.
+
+    `walker` makes a silent walk of a request under an arm; `settled` is called after an audit
+    that counted, so that the brake may look.
+    """
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        upstreams: Upstreams,
+        metrics: Metrics,
+        load: Load,
+        clock: Callable[[], float],
+        walker: Callable[..., Walk],
+        settled: Callable[[Route], None],
+    ) -> None:
+        self._ledger = ledger
+        self._upstreams = upstreams
+        self._metrics = metrics
+        self._clock = clock
+        self._walker = walker
+        self._settled = settled
+        self._load = load
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(
+        self,
+        route: Route,
+        ticket: AuditTicket | None,
+        request: Request,
+        arm: int,
+        served: Served,
+        *,
+        hops: int,
+    ) -> None:
+        """Audit a served request in the background."""
+        job = self._run(route, ticket, as_whole(request), arm, served, hops)
+        task = asyncio.get_running_loop().create_task(job)
+        self._tasks.add(task)
+        self._load.audits = len(self._tasks)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._load.audits = len(self._tasks)
+
+    def drop(self, route: Route, ticket: AuditTicket | None) -> None:
+        """Give an audit up: the served arm had no answer to compare."""
+        if ticket is not None:
+            self._ledger.audit_drop(ticket, self._clock())
+        self._metrics.count("weir_audits", (route.key, "dropped"))
+
+    async def drain(self) -> None:
+        """Wait for the audits in flight."""
+        while self._tasks:
+            await asyncio.wait(tuple(self._tasks))
+
+    async def _run(
+        self,
+        route: Route,
+        ticket: AuditTicket | None,
+        request: Request,
+        arm: int,
+        served: Served,
+        hops: int,
+    ) -> None:
+        answers: dict[int, Served | None] = {arm: served}
+        if ticket is not None:
+            other = STABLE if arm == CANARY else CANARY
+            answers[other] = await self._answer(route, other, request, hops)
+        found = [one for one in answers.values() if one is not None]
+        reference = await self._reference(route, request, found, hops)
+        if reference is None or len(found) < len(answers):
+            self.drop(route, ticket)
+            return
+        assert route.audits is not None
+        harms = {
+            position: one is not None and differs(one.answer, reference, route.audits)
+            for position, one in answers.items()
+        }
+        self._metrics.count("weir_audits", (route.key, "harm" if harms[arm] else "agreed"))
+        if ticket is not None:
+            canary, stable = harms[CANARY], harms[STABLE]
+            self._ledger.audit_end(ticket, canary, stable, self._clock())
+            self._settled(route)
+
+    async def _answer(
+        self, route: Route, position: int, request: Request, hops: int
+    ) -> Served | None:
+        walk = self._walker(route, position, request, hops)
+        await walk.run()
+        if walk.state is not None:
+            labels = (route.key,)
+            self._metrics.count("weir_audit_cost", labels, walk.state.spent_pico)
+        if not isinstance(walk.end, Reply):
+            return None
+        return served_by(walk)
+
+    async def _reference(
+        self, route: Route, request: Request, found: list[Served], hops: int
+    ) -> Answer | None:
+        """Return what the reference tier of the stable revision says, asked only if needed."""
+        assert route.audits is not None
+        stable = route.arm(STABLE)
+        names = [tier.name for tier in stable.behaviour.tiers]
+        if route.audits.reference not in names:
+            return None
+        position = names.index(route.audits.reference)
+        tier = stable.behaviour.tiers[position]
+        for one in found:
+            same = one.backend.identity == tier.backend.identity
+            if same and _asks_alike(one.tier, tier):
+                return one.answer
+        upstream = self._upstreams.get(tier.backend)
+        ask = stable.ask(position, tier.backend, max_tokens=tier.max_tokens, stream=False)
+        context = Context(b"audit", hops)
+        timeout_ms = stable.behaviour.deadline_ms
+        answer = await calls.fetch(upstream, request, ask, context, timeout_ms)
+        if isinstance(answer, Trouble):
+            return None
+        cost = calls.cost_pico(tier.backend, answer.usage)
+        self._metrics.count("weir_audit_cost", (route.key,), cost)
+        return answer
+
+
+def served_by(walk: Walk) -> Served | None:
+    """Return what a walk that ended well served, None for a stream that was not kept."""
+    if walk.answer is None or walk.call is None or not walk.answer.choices:
+        return None
+    tier = walk.arm.behaviour.tiers[walk.call.tier]
+    return Served(walk.answer, tier, walk.call.backend)
+
+
+def _asks_alike(one: Tier, other: Tier) -> bool:
+    same_prompt = one.system_prompt == other.system_prompt
+    return same_prompt and one.max_tokens == other.max_tokens
+
+
+def differs(answer: Answer, reference: Answer, audits: Audits) -> bool:
+    """Whether an answer says other than the reference, choice by choice."""
+    mine = [_said(choice.text, choice.tool_calls, audits) for choice in answer.choices]
+    theirs = [_said(choice.text, choice.tool_calls, audits) for choice in reference.choices]
+    return mine != theirs
+
+
+def _said(text: str, tool_calls: tuple[object, ...], audits: Audits) -> object:
+    calls_made = msgspec.to_builtins(tool_calls)
+    for call in calls_made:
+        call["arguments"] = _value(call.get("arguments") or "")
+    said = _value(text) if audits.compare == "Json" else " ".join(text.split())
+    return said, calls_made
+
+
+def _value(text: str) -> object:
+    """Return the JSON value that a text spells, or the text itself in a form no value has."""
+    try:
+        return ("json", msgspec.json.decode(text))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ("text", text)

@@ -1,0 +1,102 @@
+"""One call to one backend: its head, its answer read, its failure named.
+
+It refuses to know tiers and revisions: what to do next is the step machine's to say.
+"""
+
+import msgspec
+
+from weir_core.cascade import Cause
+from weir_core.snapshot import Backend
+from weir_router import answer, client, dialect
+from weir_router.dialect import Ask, Request
+from weir_router.upstreams import Upstream
+
+
+class Trouble(msgspec.Struct, frozen=True):
+    """Why a call gave no usable answer. `body` is an upstream's own refusal to pass on."""
+
+    cause: Cause
+    status: int = 0
+    billed: bool = False
+    detail: str = ""
+    body: bytes = b""
+
+
+class Context(msgspec.Struct, frozen=True):
+    """What travels with every call of one request."""
+
+    request_id: bytes
+    hops: int
+    traceparent: bytes = b""
+
+
+_REJECTED = frozenset({400, 405, 409, 413, 415, 422})
+_OVERLOAD = frozenset({429, 503, 529})
+
+
+async def fetch(
+    upstream: Upstream, request: Request, ask: Ask, context: Context, timeout_ms: int
+) -> answer.Answer | Trouble:
+    """Return the whole answer of one call, or what went wrong."""
+    reply = await upstream.pool.fetch(
+        b"POST",
+        dialect.PATHS[request.kind],
+        headers(upstream, context, timeout_ms),
+        dialect.upstream_body(request, ask),
+        timeout_ms=timeout_ms,
+    )
+    if isinstance(reply, client.Failure):
+        return Trouble(reply.cause, billed=reply.sent, detail=reply.detail)
+    if reply.status != 200:
+        return refused(reply.status, reply.body)
+    return read(request, ask, reply.headers, reply.body)
+
+
+def headers(upstream: Upstream, context: Context, timeout_ms: int) -> list[tuple[bytes, bytes]]:
+    """Return the header fields of one call."""
+    fields = upstream.headers()
+    fields.append((b"x-request-id", context.request_id))
+    fields.append((b"x-weir-hops", b"%d" % (context.hops + 1)))
+    fields.append((b"x-weir-deadline-ms", b"%d" % timeout_ms))
+    if context.traceparent:
+        fields.append((b"traceparent", context.traceparent))
+    return fields
+
+
+def read(
+    request: Request, ask: Ask, fields: list[tuple[bytes, bytes]], body: bytes
+) -> answer.Answer | Trouble:
+    """Return the answer in a good reply; a reply that is none is a failed attempt."""
+    kind = content_type(fields)
+    if kind != b"application/json":
+        return Trouble("ServerError", 200, True, f"content type {kind.decode('latin-1')!r}")
+    wants = ask.logprobs >= 0
+    found = answer.read(request.kind, body, logprobs=wants)
+    if found is None:
+        return Trouble("ServerError", 200, True, "the body is no completion")
+    return found
+
+
+def content_type(fields: list[tuple[bytes, bytes]]) -> bytes:
+    """Return the media type of a reply, lower case, without parameters."""
+    for name, value in fields:
+        if name == b"content-type":
+            return value.partition(b";")[0].strip().lower()
+    return b""
+
+
+def refused(status: int, body: bytes) -> Trouble:
+    """Return what an upstream's bad status means for the walk."""
+    if status in _OVERLOAD:
+        return Trouble("Overload", status, False, f"status {status}")
+    if status in _REJECTED:
+        return Trouble("Rejected", status, False, f"status {status}", body)
+    if status == 408:
+        return Trouble("Timeout", status, False, "status 408")
+    return Trouble("ServerError", status, False, f"status {status}")
+
+
+def cost_pico(backend: Backend, usage: answer.Usage) -> int:
+    """Return what the tokens of one call cost, in pico units."""
+    inputs = usage.prompt_tokens * backend.input_price_pico
+    return inputs + usage.completion_tokens * backend.output_price_pico

@@ -1,0 +1,391 @@
+"""The control loop of a standalone router: files in, snapshots out, state on disk.
+
+The same core functions that the operator's walk uses, every 100 ms: compile, judge, advance,
+publish. A raise is on disk before routers hear of it; a lowering is published first.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from msgspec.structs import replace
+
+from weir_core.commands import VERBS, Command
+from weir_core.compile import Compiled, compile_world
+from weir_core.errors import Problem
+from weir_core.evidence import Judgement, Key, Trip
+from weir_core.manifests import Parsed, parse
+from weir_core.resources import title_of
+from weir_core.rollout import (
+    Inputs,
+    RolloutState,
+    advance,
+    effective_alpha,
+    evidence_key,
+    policy_for,
+    weight_order,
+)
+from weir_core.sequential import fingerprint
+from weir_core.snapshot import RoutePolicy, Snapshot
+from weir_core.status import Observed, route_status
+from weir_router import explain
+from weir_router.folder import Folder
+from weir_router.serve import Router
+from weir_router.standing import MAX_EVENTS, MAX_GONE, Happened, Saved, SavedRoute, StateFile
+
+TICK_S = 0.1
+LOOK_S = 0.5
+"""How often the folder is looked at for changes."""
+SLOW_DISK_S = 1.0
+log = logging.getLogger("weir")
+
+
+class Keeper:
+    """Keeps one router's policy. `start()` once, then `run()` until cancelled, then `end()`."""
+
+    def __init__(
+        self, *, folder: Folder, file: StateFile, router: Router, clock: Callable[[], float]
+    ) -> None:
+        self._folder = folder
+        self._file = file
+        self._router = router
+        self._clock = clock
+        self._saved = Saved()
+        self._parsed = Parsed((), (), {})
+        self._compiled: Compiled | None = None
+        self._problems: tuple[Problem, ...] = ()
+        self._statuses: dict[str, dict[str, Any]] = {}
+        self._commands: dict[str, Command] = {}
+        self._judged: dict[str, tuple[Key, Judgement]] = {}
+        self._number = 0
+        self._looked_s = 0.0
+        self._ticking = asyncio.Lock()
+
+    @property
+    def boot(self) -> int:
+        """Number of this start, from 1."""
+        return self._saved.boot
+
+    def start(self) -> None:
+        """Read state and configuration and publish the first snapshot.
+
+        Raises StateFileError for a state file that is not ours, OSError when it cannot be
+        written.
+        """
+        saved = self._file.read()
+        unclean = saved.unclean_boots + (0 if saved.clean else 1)
+        self._saved = replace(saved, boot=saved.boot + 1, clean=False, unclean_boots=unclean)
+        self._router.ledger.restore(saved.tallies, self._clock())
+        self._load()
+        routes, _ = self._advanced(self._clock())
+        self._saved = replace(self._saved, routes=routes)
+        self._file.write(self._saved, self._file.turn())
+        self._publish()
+
+    async def run(self) -> None:
+        """Tick until cancelled. A tick that fails is logged; the router goes on as it is."""
+        while True:
+            try:
+                await self.tick()
+            except OSError as error:
+                log.error("state not written", extra={"error": str(error)})
+            await asyncio.sleep(TICK_S)
+
+    async def tick(self) -> None:
+        """One walk: gather, think, persist and publish in the safe order."""
+        async with self._ticking:
+            now_s = self._clock()
+            if now_s - self._looked_s >= LOOK_S:
+                self._looked_s = now_s
+                if self._folder.changed():
+                    self._load()
+            before = self._saved.routes
+            after, changed = self._advanced(now_s)
+            raised = {key for key in changed if _raises(before, after, key)}
+            self._saved = replace(
+                self._saved,
+                routes={key: before[key] if key in raised else after[key] for key in after},
+                tallies=self._router.ledger.tallies(now_s),
+            )
+            if changed - raised:
+                self._publish()
+            await self._write(replace(self._saved, routes=after))
+            self._raise({key: after[key] for key in raised}, before)
+
+    async def _write(self, saved: Saved) -> None:
+        began_s = time.monotonic()
+        await asyncio.to_thread(self._file.write, saved, self._file.turn())
+        if time.monotonic() - began_s > SLOW_DISK_S:
+            log.warning("slow disk", extra={"seconds": round(time.monotonic() - began_s, 1)})
+
+    def _raise(self, raised: Mapping[str, SavedRoute], before: Mapping[str, SavedRoute]) -> None:
+        """Publish raises that are on disk now, but for routes whose brake tripped meanwhile."""
+        routes = self._saved.routes
+        due = {key: route for key, route in raised.items() if routes.get(key) is before[key]}
+        if due:
+            self._saved = replace(self._saved, routes={**routes, **due})
+            self._publish()
+
+    def tripped(self, trip: Trip) -> None:
+        """Take a trip of the router's brake: it has stopped already, remember it at once."""
+        for key, route in self._saved.routes.items():
+            if route.uid == trip.route_uid:
+                after = self._advance(key, route, self._clock(), trips=(trip,))
+                self._saved = replace(self._saved, routes={**self._saved.routes, key: after})
+        self._publish()
+        try:
+            self._file.write(self._saved, self._file.turn())
+        except OSError as error:
+            log.error("trip not written", extra={"error": str(error)})
+
+    def end(self) -> None:
+        """Write the state as an orderly end leaves it."""
+        now_s = self._clock()
+        tallies = self._router.ledger.tallies(now_s)
+        self._saved = replace(self._saved, tallies=tallies, clean=True)
+        self._file.write(self._saved, self._file.turn())
+
+    # Configuration in.
+
+    def _load(self) -> None:
+        texts, unreadable = self._folder.read()
+        parsed = parse(texts)
+        broken = tuple(
+            Problem(
+                object=f"file {name}", field="", seen=why, wanted="a readable file", source=name
+            )
+            for name, why in unreadable.items()
+        )
+        known = {
+            key: tuple(record.revision for record in route.state.records)
+            for key, route in self._saved.routes.items()
+        }
+        compiled = compile_world(parsed.resources, cluster=False, known=known)
+        later = tuple(parsed.placed(problem) for problem in compiled.problems)
+        before = set(self._problems)
+        self._problems = (*broken, *parsed.problems, *later)
+        self._parsed, self._compiled = parsed, compiled
+        for problem in self._problems:
+            if problem not in before:
+                log.warning("problem in the configuration", extra={"problem": problem.sentence()})
+
+    def _is_broken(self, key: str) -> bool:
+        """Whether a route that did not compile is broken rather than taken out.
+
+        A file that could not be read may have held it: what serves goes on serving.
+        """
+        titles = {title_of(one) for one in self._parsed.resources}
+        if f"ModelRoute {key}" in titles:
+            return True
+        return any(
+            problem.object == f"ModelRoute {key}" or not problem.object.startswith("Model")
+            for problem in self._problems
+        )
+
+    # Thinking.
+
+    def _advanced(self, now_s: float) -> tuple[dict[str, SavedRoute], set[str]]:
+        """Return every route after its rollout was advanced, and which of them changed."""
+        assert self._compiled is not None
+        routes = dict(self._saved.routes)
+        for key, compiled in self._compiled.routes.items():
+            known = routes.get(key)
+            routes[key] = SavedRoute(
+                uid=compiled.uid,
+                namespace=compiled.namespace,
+                name=compiled.name,
+                model_names=compiled.model_names,
+                monitoring=compiled.monitoring,
+                rollout=compiled.rollout,
+                state=known.state if known else RolloutState(),
+                events=known.events if known else (),
+            )
+        for key, route in list(routes.items()):
+            gone = key not in self._compiled.routes and not self._is_broken(key)
+            if gone != route.gone:
+                routes[key] = route = replace(route, gone=gone)
+            if not gone:
+                routes[key] = self._advance(key, route, now_s)
+        routes = _forget_gone(routes)
+        changed = {key for key in routes if _published(routes, key) != self._last_published(key)}
+        changed |= {key for key in self._saved.routes if key not in routes}
+        return routes, changed
+
+    def _last_published(self, key: str) -> RoutePolicy | None:
+        return _published(self._saved.routes, key)
+
+    def _advance(
+        self, key: str, route: SavedRoute, now_s: float, *, trips: tuple[Trip, ...] = ()
+    ) -> SavedRoute:
+        assert self._compiled is not None
+        compiled = self._compiled.routes.get(key)
+        objectives = fingerprint(route.monitoring)
+        about = evidence_key(route.state, route_uid=route.uid, objectives=objectives)
+        judgement = self._judge(key, route, now_s) if about is not None else None
+        if about is not None and judgement is not None:
+            self._judged[key] = (about, judgement)
+        done = advance(
+            route.state,
+            Inputs(
+                target=compiled.revision if compiled else None,
+                policy=route.rollout,
+                objectives=objectives,
+                judgement=judgement,
+                judged=about,
+                trips=trips,
+                command=self._commands.get(key),
+                unclean_boots=self._saved.unclean_boots,
+            ),
+            now_s=now_s,
+        )
+        events = route.events
+        for transition in done.transitions:
+            events = (*events, Happened(at_s=now_s, transition=transition))[-MAX_EVENTS:]
+            level = logging.WARNING if transition.warning else logging.INFO
+            log.log(level, transition.reason, extra={"route": key, "why": transition.message})
+        if done.state == route.state and events is route.events:
+            return route
+        return replace(route, state=done.state, events=events)
+
+    def _judge(self, key: str, route: SavedRoute, now_s: float) -> Judgement | None:
+        policy = _policy(route)
+        if policy is None or policy.canary is None:
+            return None
+        self._router.ledger.open(policy, now_s)
+        return self._router.ledger.judge(policy, alpha=policy.brake_alpha, now_s=now_s)
+
+    def _publish(self) -> None:
+        assert self._compiled is not None
+        routes = self._saved.routes
+        self._number += 1
+        policies = tuple(_published(routes, key) for key in routes)
+        self._router.apply(
+            Snapshot(
+                version=(self._saved.boot, self._number),
+                routes=tuple(policy for policy in policies if policy is not None),
+                limits=dict(self._compiled.limits),
+            )
+        )
+
+    # What people ask (the Control of `app`).
+
+    def ready(self) -> str:
+        """Return why this router is not ready, "" when it is."""
+        return "" if self._router.table.routes else "no route is served yet"
+
+    def statuses(self) -> dict[str, Any]:
+        """Return every served route's status, and the problems of the configuration."""
+        return {
+            "routes": {
+                key: self._status(key, route)
+                for key, route in sorted(self._saved.routes.items())
+                if not route.gone
+            },
+            "problems": [problem.sentence() for problem in self._problems],
+        }
+
+    def describe(self, key: str) -> dict[str, Any] | None:
+        """Return one route's status, events and totals."""
+        route = self._saved.routes.get(key)
+        if route is None or route.gone:
+            return None
+        return {
+            "namespace": route.namespace,
+            "name": route.name,
+            "modelNames": list(route.model_names),
+            "status": self._status(key, route),
+            "events": [
+                {
+                    "at": happened.at_s,
+                    "type": "Warning" if happened.transition.warning else "Normal",
+                    "reason": happened.transition.reason,
+                    "message": happened.transition.message,
+                }
+                for happened in route.events
+            ],
+            "tiers": self._router.metrics.totals(key),
+            "history": [
+                {
+                    "revision": record.revision.name,
+                    "outcome": record.outcome,
+                    "attempt": record.attempt,
+                    "since": record.since_s,
+                    "reason": record.reason,
+                }
+                for record in route.state.records
+            ],
+        }
+
+    async def command(self, key: str, verb: str, revision: str, *, full: bool) -> dict[str, Any]:
+        """Carry out a command and return how it was acknowledged."""
+        if verb not in VERBS:
+            wanted = ", ".join(VERBS)
+            return {"result": "Refused", "message": f"saw {verb!r}, wanted one of {wanted}"}
+        command = Command(verb=verb, revision=revision, issued_s=self._clock(), full=full)
+        self._commands[key] = command
+        await self.tick()
+        self._commands.pop(key, None)
+        done = self._saved.routes[key].state.last_command
+        if done is None or done.command != command:
+            return {"result": "Refused", "message": "the route no longer takes commands"}
+        return {"result": done.result, "message": done.message}
+
+    def explain(self, body: bytes, headers: dict[str, str]) -> dict[str, Any]:
+        """Return what would be decided for a request, without calling a model."""
+        return explain.explain(self._router.table, body, headers)
+
+    def _status(self, key: str, route: SavedRoute) -> dict[str, Any]:
+        assert self._compiled is not None
+        compiled = self._compiled.routes.get(key)
+        about, judgement = self._judged.get(key, (None, None))
+        current = (route.state.canary, route.state.attempt)
+        if about is None or (about.revision, about.attempt) != current:
+            judgement = None
+        title = f"ModelRoute {key}"
+        observed = Observed(
+            policy=route.rollout,
+            target=compiled.revision.name if compiled else "",
+            routers=1,
+            routers_in_sync=1,
+            judgement=judgement,
+            problems=tuple(one for one in self._problems if one.object == title),
+        )
+        old = self._statuses.get(key)
+        status = route_status(route.state, observed, now_s=self._clock(), old=old)
+        self._statuses[key] = status
+        return status
+
+
+def _policy(route: SavedRoute) -> RoutePolicy | None:
+    return policy_for(
+        route.state,
+        uid=route.uid,
+        namespace=route.namespace,
+        name=route.name,
+        model_names=route.model_names,
+        monitoring=route.monitoring,
+        rollout=route.rollout,
+        brake_alpha=effective_alpha(route.rollout, route.state.attempt),
+    )
+
+
+def _published(routes: Mapping[str, SavedRoute], key: str) -> RoutePolicy | None:
+    route = routes.get(key)
+    return None if route is None or route.gone else _policy(route)
+
+
+def _raises(before: Mapping[str, SavedRoute], after: Mapping[str, SavedRoute], key: str) -> bool:
+    """Whether the change gives some revision more of the traffic than it had."""
+    if key not in before or key not in after:
+        return False
+    return weight_order(before[key].state, after[key].state) == "raise"
+
+
+def _forget_gone(routes: dict[str, SavedRoute]) -> dict[str, SavedRoute]:
+    """Drop the oldest of the routes that are gone, beyond MAX_GONE of them."""
+    gone = [key for key, route in routes.items() if route.gone]
+    for key in gone[: max(0, len(gone) - MAX_GONE)]:
+        del routes[key]
+    return routes

@@ -1,0 +1,214 @@
+"""What the client gets: the answer, a stream, or an error; and which objectives it failed.
+
+It refuses to decide anything: the walk has ended, this writes it down.
+"""
+
+import functools
+import math
+
+import msgspec
+
+from weir_core.cascade import Fail, Reply, State
+from weir_core.snapshot import Objective
+from weir_router import dialect, verify
+from weir_router.answer import stream_for_client, without_logprobs
+from weir_router.cycle import Exchange
+from weir_router.table import Route
+from weir_router.telemetry import PICO, Metrics
+from weir_router.walk import Sink, Walk
+
+Headers = list[tuple[bytes, bytes]]
+EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
+NO_CACHE = (b"cache-control", b"no-cache")
+CLIENT_GONE = 499
+
+
+class Replier(Sink):
+    """Writes one request's reply. `first_byte_s` is NaN until something was written."""
+
+    __slots__ = ("_exchange", "_id", "_metrics", "first_byte_s", "started_s", "status")
+
+    def __init__(self, exchange: Exchange, *, id: str, started_s: float, metrics: Metrics) -> None:
+        self._exchange = exchange
+        self._id = id
+        self.started_s = started_s
+        self._metrics = metrics
+        self.first_byte_s = math.nan
+        self.status = 0
+
+    def commit(self, walk: Walk) -> None:
+        """Start a streamed reply."""
+        self.status = 200
+        self.first_byte_s = walk.clock()
+        headers = [EVENT_STREAM, NO_CACHE, *self._headers(walk)]
+        self._exchange.start(200, headers)
+
+    async def write(self, chunk: bytes) -> None:
+        """Pass on whole events, waiting for a slow reader."""
+        self._exchange.write(chunk)
+        await self._exchange.drain()
+
+    def finish(self, walk: Walk) -> None:
+        """Write what is left to be written, and count the reply."""
+        end = walk.end
+        if type(end) is Reply:
+            self._succeed(walk)
+        elif type(end) is Fail:
+            self._fail(walk, end)
+        self._count(walk)
+
+    def _succeed(self, walk: Walk) -> None:
+        exchange, answer = self._exchange, walk.answer
+        assert answer is not None
+        if exchange.started:
+            exchange.end()
+            return
+        self.status = 200
+        self.first_byte_s = walk.clock()
+        asked = walk.asked_logprobs() and not walk.request.wants_logprobs
+        if walk.request.body.stream:
+            body = stream_for_client(
+                answer.raw,
+                strip_logprobs=asked,
+                strip_usage=not walk.request.wants_usage,
+            )
+            exchange.start(200, [EVENT_STREAM, NO_CACHE, *self._headers(walk)])
+            exchange.write(body)
+            exchange.end()
+            return
+        body = without_logprobs(answer.raw) if asked else answer.raw
+        exchange.reply(200, [dialect.JSON, *self._headers(walk)], body)
+
+    def _fail(self, walk: Walk, end: Fail) -> None:
+        exchange = self._exchange
+        if end.status == CLIENT_GONE or exchange.gone:
+            self.status = CLIENT_GONE
+            return
+        self.status = end.status
+        message = f"{end.message} (request {self._id})"
+        if exchange.started:
+            error = dialect.error_body(end.status, end.code, message)
+            exchange.write(b"data: " + error + b"\n\n")
+            exchange.end()
+            return
+        self.first_byte_s = walk.clock()
+        body = dialect.error_body(end.status, end.code, message)
+        if end.code == "upstream_rejected" and walk.trouble is not None:
+            body = _own_words(walk.trouble.body) or body
+        headers = [dialect.JSON, *self._headers(walk)]
+        if end.status in (429, 503):
+            headers.append((b"retry-after", b"1"))
+        exchange.reply(end.status, headers, body)
+
+    def _headers(self, walk: Walk) -> Headers:
+        state, call = walk.state, walk.call
+        assert state is not None
+        tier = walk.arm.behaviour.tiers[call.tier if call is not None else state.tier].name
+        fixed = _fixed_headers(walk.route.key, walk.arm.revision, walk.arm.name, tier)
+        cost = f"{(state.spent_pico + state.reserved_pico) * PICO:.9f}"
+        return [
+            *fixed,
+            (b"x-request-id", self._id.encode()),
+            (b"x-weir-reason", reason(walk, state).encode()),
+            (b"x-weir-attempts", b"%d" % state.attempts),
+            (b"x-weir-cost", cost.encode()),
+        ]
+
+    def _count(self, walk: Walk) -> None:
+        state, call = walk.state, walk.call
+        assert state is not None
+        tier = walk.arm.behaviour.tiers[call.tier].name if call is not None else ""
+        series = self._metrics.series(walk.route.key, walk.arm.revision, walk.arm.name, tier)
+        series.count(self.status)
+        series.cost_pico += state.spent_pico
+        series.duration.observe(walk.clock() - self.started_s)
+        if not math.isnan(self.first_byte_s):
+            series.first.observe(self.first_byte_s - self.started_s)
+        if walk.answer is not None:
+            series.input_tokens += walk.answer.usage.prompt_tokens
+            series.output_tokens += walk.answer.usage.completion_tokens
+
+
+@functools.lru_cache(maxsize=1024)
+def _fixed_headers(
+    route: str, revision: str, arm: str, tier: str
+) -> tuple[tuple[bytes, bytes], ...]:
+    return (
+        (b"x-weir-route", route.encode()),
+        (b"x-weir-revision", revision.encode()),
+        (b"x-weir-arm", arm.encode()),
+        (b"x-weir-tier", tier.encode()),
+    )
+
+
+def reason(walk: Walk, state: State) -> str:
+    """Return why this tier answered, in one word and what it is about."""
+    if state.cause:
+        return f"failed:{state.cause}"
+    if state.caught:
+        return f"escalated:{state.caught}"
+    return f"rule:{walk.rule}" if walk.rule else "first-tier"
+
+
+def _own_words(body: bytes) -> bytes:
+    """Return an upstream's error body if it is OpenAI-shaped, else b""."""
+    try:
+        error = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return b""
+    shaped = isinstance(error, dict) and isinstance(error.get("error"), dict)
+    return body if shaped else b""
+
+
+def failed_mask(route: Route, walk: Walk, replier: Replier, metrics: Metrics) -> int:
+    """Return the objectives that this request failed, as bits in their order.
+
+    The table of DESIGN §6: a healed failure is still an Error; an answer that a verifier caught
+    is Escalated and no violation; a reply that never came, or broke, is an Error and Slow.
+    """
+    state = walk.state
+    assert state is not None
+    failed_monitors = _monitor(route, walk, replier, metrics)
+    client_gone = replier.status == CLIENT_GONE
+    lost = type(walk.end) is Fail and not client_gone
+    mask = 0
+    for bit, objective in enumerate(route.objectives):
+        event = objective.event
+        if event == "Error":
+            failed = state.errored or lost
+        elif event == "Slow":
+            failed = lost or _slow(objective, walk, replier)
+        elif event == "Escalated":
+            failed = state.escalated
+        elif event in ("Invalid", "Violation"):
+            wanted = objective.monitor
+            failed = wanted in failed_monitors if wanted else bool(failed_monitors)
+        else:
+            failed = False
+        if failed:
+            mask |= 1 << bit
+    return mask
+
+
+def _slow(objective: Objective, walk: Walk, replier: Replier) -> bool:
+    """A client gone before the first byte waited too long, whatever the clock says."""
+    if math.isnan(replier.first_byte_s):
+        return True
+    end_s = replier.first_byte_s if objective.of == "TimeToFirstToken" else walk.clock()
+    return (end_s - replier.started_s) * 1000 > objective.over_ms
+
+
+def _monitor(route: Route, walk: Walk, replier: Replier, metrics: Metrics) -> list[str]:
+    """Run the monitors on the served answer; what cannot be read fails them."""
+    monitors = route.policy.monitoring.monitors
+    if not monitors or replier.status != 200 or type(walk.end) is not Reply:
+        return []
+    answer = walk.answer
+    assert answer is not None
+    failed = []
+    for check in monitors:
+        if not answer.choices or not verify.passes(check, answer, walk.request):
+            failed.append(check.name)
+            labels = (route.key, walk.arm.revision, check.name)
+            metrics.count("weir_monitor_failures", labels)
+    return failed

@@ -1,0 +1,388 @@
+"""The model endpoints: parse, admit, draw, walk, reply, and settle what the request showed.
+
+Everything a request meets on its way is here in order; what to do at each turn is core's to
+say. The brake is here too: it judges this router's own evidence and needs nobody else.
+"""
+
+import random
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from weir_core.evidence import CANARY, STABLE, Judgement, Trip
+from weir_core.routing import UNKNOWN, Chosen, draw
+from weir_core.snapshot import FULL_BP, Snapshot
+from weir_router import dialect, table
+from weir_router.audit import Auditor, served_by
+from weir_router.calls import Context
+from weir_router.cycle import Exchange
+from weir_router.dialect import Kind, Refusal, Request
+from weir_router.ledger import AuditTicket, Ledger, Ticket
+from weir_router.load import Bounds, Load
+from weir_router.reply import Replier, failed_mask
+from weir_router.table import Arm, Route
+from weir_router.telemetry import Metrics
+from weir_router.upstreams import Upstreams
+from weir_router.walk import Walk, plan_for
+
+MAX_RECEIPTS = 20_000
+"""Replies that a later label (`/v1/feedback`) can still be given to."""
+JUDGE_EVERY_S = 0.005
+
+
+class Router:
+    """One router's data plane: a table of routes, and the requests in flight.
+
+    `on_trip` hears of every brake this router trips. `clock` gives seconds since the epoch and
+    never goes back; `coin` is uniform in [0, 1).
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        ledger: Ledger,
+        upstreams: Upstreams,
+        metrics: Metrics,
+        clock: Callable[[], float],
+        coin: Callable[[], float] = random.random,
+        bounds: Bounds = Bounds(),  # noqa: B008 - frozen
+        on_trip: Callable[[Trip], None] = lambda trip: None,
+    ) -> None:
+        self.name = name
+        self.table = table.empty()
+        self.ledger = ledger
+        self.metrics = metrics
+        self.clock = clock
+        self._coin = coin
+        self._upstreams = upstreams
+        self._on_trip = on_trip
+        self.load = Load(bounds)
+        metrics.in_flight = lambda: self.load.in_flight
+        self._latched: set[tuple[str, str, int]] = set()
+        self._in_canary: dict[tuple[str, str, int], set[Walk]] = {}
+        self._judged_s: dict[str, float] = {}
+        self._receipts: OrderedDict[str, tuple[str, Ticket]] = OrderedDict()
+        self._serial = 0
+        self._instance = f"{random.getrandbits(40):010x}"
+        self.auditor = Auditor(
+            ledger=ledger,
+            upstreams=upstreams,
+            metrics=metrics,
+            load=self.load,
+            clock=clock,
+            walker=self._silent_walk,
+            settled=self._look,
+        )
+
+    # Policy in.
+
+    def apply(self, snapshot: Snapshot) -> None:
+        """Obey a newer snapshot; an older one changes nothing. Own latches stay."""
+        if snapshot.version <= self.table.snapshot.version:
+            return
+        now_s = self.clock()
+        for policy in snapshot.routes:
+            self._latched.update((policy.uid, *latch) for latch in policy.latched)
+        self._use(self.table.next(snapshot, self._latched), now_s)
+
+    def _use(self, newer: table.Table, now_s: float) -> None:
+        self._upstreams.keep(newer.backends(), newer.snapshot.limits)
+        self.table = newer
+        live = []
+        for route in newer.routes.values():
+            self.ledger.open(route.policy, now_s)
+            live += [arm.revision for arm in route.arms if arm is not None]
+            self.metrics.gauge("weir_canary_weight", (route.key,), route.policy.weight_bp / FULL_BP)
+            if route.policy.canary is not None and route.policy.weight_bp == 0:
+                self._recall(route)
+        self.metrics.forget(live)
+
+    # The brake.
+
+    def brake(self) -> None:
+        """Judge every canary on this router's own evidence; trip where it does harm."""
+        for route in tuple(self.table.routes.values()):
+            self._look(route, at_once=True)
+
+    def _look(self, route: Route, *, at_once: bool = False) -> None:
+        current = self.table.routes.get(route.key)
+        if current is None or not current.in_rollout or current.policy.brake_alpha <= 0:
+            return
+        now_s = self.clock()
+        if not at_once and now_s - self._judged_s.get(route.key, 0.0) < JUDGE_EVERY_S:
+            return
+        self._judged_s[route.key] = now_s
+        judgement = self.ledger.judge(current.policy, alpha=current.policy.brake_alpha, now_s=now_s)
+        self.metrics.gauge("weir_evidence_log_e", (route.key,), judgement.log_e)
+        if judgement.verdict == "Harm":
+            self._trip(current, judgement, now_s)
+
+    def _trip(self, route: Route, judgement: Judgement, now_s: float) -> None:
+        policy = route.policy
+        assert policy.canary is not None
+        self._latched.add((policy.uid, policy.canary.name, policy.attempt))
+        stopped = self.table.next(self.table.snapshot, self._latched)
+        self._use(stopped, now_s)
+        self.metrics.count("weir_brake_trips", (route.key, judgement.suspect))
+        self._on_trip(
+            Trip(
+                route_uid=policy.uid,
+                revision=policy.canary.name,
+                attempt=policy.attempt,
+                decided_by=f"router/{self.name}",
+                reason="Harm",
+                suspect=judgement.suspect,
+                log_e=judgement.log_e,
+                at_s=now_s,
+                judgement=judgement,
+            )
+        )
+
+    def _recall(self, route: Route) -> None:
+        """Answer the canary's uncommitted requests again by stable."""
+        stable = route.arm(STABLE)
+        for walk in tuple(self._in_canary.pop(_attempt(route), ())):
+            declared = Given()
+            plan = plan_for(
+                stable,
+                choose(stable, walk.request, declared),
+                request=walk.request,
+                hops=walk.context.hops,
+                deadline_ms=0,
+                now_s=self.clock(),
+            )
+            walk.recall(stable, plan)
+
+    # Requests in.
+
+    async def chat(self, exchange: Exchange) -> None:
+        """Serve POST /v1/chat/completions."""
+        await self._serve("chat", exchange)
+
+    async def completion(self, exchange: Exchange) -> None:
+        """Serve POST /v1/completions."""
+        await self._serve("completion", exchange)
+
+    def models(self) -> bytes:
+        """Return the body of GET /v1/models: the model names of the routes."""
+        data = [
+            {"id": name, "object": "model", "created": 0, "owned_by": route.policy.namespace}
+            for name, route in sorted(self.table.by_model.items())
+        ]
+        return msgspec.json.encode({"object": "list", "data": data})
+
+    async def _serve(self, kind: Kind, exchange: Exchange) -> None:
+        started_s = self.clock()
+        request = dialect.parse(kind, exchange.body)
+        if isinstance(request, Refusal):
+            return self._refuse(exchange, request)
+        route = self.table.by_model.get(request.body.model)
+        if route is None:
+            return self._refuse(exchange, _no_model(request.body.model))
+        if self.load.full():
+            return self._refuse(exchange, _OVERLOADED)
+        declared = given(exchange)
+        if isinstance(declared, Refusal):
+            return self._refuse(exchange, declared)
+        self.load.in_flight += 1
+        try:
+            await self._admitted(exchange, route, request, declared, started_s)
+        finally:
+            self.load.in_flight -= 1
+        return None
+
+    def _refuse(self, exchange: Exchange, refusal: Refusal) -> None:
+        self.metrics.count("weir_refused", (refusal.code,))
+        headers = [dialect.JSON]
+        if refusal.retry_after_s:
+            headers.append((b"retry-after", b"%d" % refusal.retry_after_s))
+        exchange.reply(refusal.status, headers, refusal.body())
+
+    async def _admitted(
+        self,
+        exchange: Exchange,
+        route: Route,
+        request: Request,
+        given: "Given",
+        started_s: float,
+    ) -> None:
+        self._serial += 1
+        id = f"weir-{self._instance}-{self._serial:x}"
+        session = exchange.header(route.header).decode("latin-1")
+        audit, audit_ticket = self._audit_coin(route, started_s)
+        position = self._draw(route, session)
+        ticket = self.ledger.assign(route.policy, position, session, started_s)
+        replier = Replier(exchange, id=id, started_s=started_s, metrics=self.metrics)
+        context = Context(id.encode(), given.hops, exchange.header(b"traceparent"))
+        keep = audit or bool(route.policy.monitoring.monitors)
+        walk = self._walk(route, position, request, given, context, replier, keep)
+        await self._run(exchange, position, walk)
+        replier.finish(walk)
+        self._settle(route, position, ticket, walk, replier, id)
+        if audit:
+            served = served_by(walk)
+            if served is None or replier.status != 200:
+                self.auditor.drop(route, audit_ticket)
+            else:
+                self.auditor.start(route, audit_ticket, request, position, served, hops=given.hops)
+
+    def _audit_coin(self, route: Route, now_s: float) -> tuple[bool, AuditTicket | None]:
+        """Draw the audit's coin, before the arm is known, and shed audits first under load."""
+        share_bp = route.audit_bp()
+        if not share_bp or self._coin() * FULL_BP >= share_bp:
+            return False, None
+        if not self.load.may_audit():
+            self.metrics.count("weir_audits", (route.key, "shed"))
+            return False, None
+        if not route.in_rollout:
+            return True, None
+        return True, self.ledger.audit_begin(route.policy, now_s)
+
+    def _draw(self, route: Route, session: str) -> int:
+        """Draw the arm; over its escalation cap the canary gets no new requests."""
+        if not route.in_rollout or not self.load.may_draw_canary():
+            return STABLE
+        return draw(route.policy, session=session, coin=self._coin())
+
+    def _walk(
+        self,
+        route: Route,
+        position: int,
+        request: Request,
+        given: "Given",
+        context: Context,
+        sink: Replier | None = None,
+        keep: bool = False,
+    ) -> Walk:
+        arm = route.arm(position)
+        now_s = self.clock()
+        chosen = choose(arm, request, given)
+        plan = plan_for(
+            arm,
+            chosen,
+            request=request,
+            hops=given.hops,
+            deadline_ms=given.deadline_ms,
+            now_s=now_s,
+        )
+        return Walk(
+            route=route,
+            arm=arm,
+            request=request,
+            plan=plan,
+            rule=chosen.rule,
+            context=context,
+            upstreams=self._upstreams,
+            metrics=self.metrics,
+            load=self.load,
+            clock=self.clock,
+            sink=sink,
+            keep_stream=keep,
+        )
+
+    async def _run(self, exchange: Exchange, position: int, walk: Walk) -> None:
+        exchange.on_gone = walk.gone
+        in_canary = self._in_canary.setdefault(_attempt(walk.route), set()) if position else None
+        if in_canary is not None:
+            in_canary.add(walk)
+        try:
+            await walk.run()
+        finally:
+            exchange.on_gone = None
+            if in_canary is not None:
+                in_canary.discard(walk)
+
+    def _settle(
+        self,
+        route: Route,
+        position: int,
+        ticket: Ticket | None,
+        walk: Walk,
+        replier: Replier,
+        id: str,
+    ) -> None:
+        failed = failed_mask(route, walk, replier, self.metrics)
+        if ticket is None:
+            return
+        self.ledger.settle(ticket, failed, self.clock())
+        self._receipts[id] = (route.key, ticket)
+        if len(self._receipts) > MAX_RECEIPTS:
+            self._receipts.popitem(last=False)
+        if failed and position == CANARY:
+            self._look(route)
+
+    def label(self, id: str, *, harm: bool) -> bool:
+        """Take a label for an earlier reply; whether the reply is still known."""
+        key, ticket = self._receipts.get(id, ("", None))
+        if ticket is None:
+            return False
+        self.ledger.label(ticket, harm, self.clock())
+        route = self.table.routes.get(key)
+        if harm and route is not None:
+            self._look(route)
+        return True
+
+    def _silent_walk(self, route: Route, position: int, request: Request, hops: int) -> Walk:
+        return self._walk(route, position, request, Given(hops=hops), Context(b"audit", hops))
+
+
+class Given(msgspec.Struct, frozen=True, kw_only=True):
+    """What the caller declared in headers; `deadline_ms` 0 is the route's own."""
+
+    hops: int = 0
+    deadline_ms: int = 0
+    risk: str = UNKNOWN
+    task: str = UNKNOWN
+    user_tier: str = UNKNOWN
+
+
+def given(exchange: Exchange) -> Given | Refusal:
+    """Return what the caller declared, or a 400 that names the bad header."""
+    numbers = {b"x-weir-hops": 0, b"x-weir-deadline-ms": 0}
+    words = {b"x-weir-risk": UNKNOWN, b"x-weir-task": UNKNOWN, b"x-weir-user-tier": UNKNOWN}
+    for name, value in exchange.headers:
+        if not name.startswith(b"x-weir-"):
+            continue
+        if name in numbers:
+            if not value.isdigit() or len(value) > 9:
+                seen = value[:40].decode("latin-1")
+                name_text = name.decode()
+                return Refusal(
+                    400, "invalid_header", f"{name_text}: saw {seen!r}, wanted a whole number"
+                )
+            numbers[name] = int(value)
+        elif name in words:
+            words[name] = value[:100].decode("latin-1")
+    return Given(
+        hops=numbers[b"x-weir-hops"],
+        deadline_ms=numbers[b"x-weir-deadline-ms"],
+        risk=words[b"x-weir-risk"],
+        task=words[b"x-weir-task"],
+        user_tier=words[b"x-weir-user-tier"],
+    )
+
+
+def choose(arm: Arm, request: Request, given: Given) -> Chosen:
+    """Return the tiers that the arm's rules allow this request."""
+    seen: dict[str, Any] = {}
+    if arm.rules.names:
+        seen = dialect.signals(request, given.deadline_ms or arm.behaviour.deadline_ms)
+        seen.update(risk=given.risk, task=given.task, user_tier=given.user_tier)
+    return arm.rules.choose(seen)
+
+
+def _attempt(route: Route) -> tuple[str, str, int]:
+    policy = route.policy
+    assert policy.canary is not None
+    return policy.uid, policy.canary.name, policy.attempt
+
+
+def _no_model(name: str) -> Refusal:
+    shown = name[:100]
+    return Refusal(404, "model_not_found", f"The model {shown!r} does not exist", "model")
+
+
+_OVERLOADED = Refusal(503, "overloaded", "too many requests in flight", retry_after_s=1)

@@ -1,0 +1,118 @@
+"""What a standalone router remembers across restarts, and how it gets to disk.
+
+The whole state is one JSON file, written beside itself, synced and renamed: it is never half.
+It is written by the clock, not at events: syncing at failures would lose outcomes unevenly.
+"""
+
+import os
+import threading
+from pathlib import Path
+
+import msgspec
+
+from weir_core.evidence import Tally
+from weir_core.rollout import RolloutState, Transition
+from weir_core.snapshot import Monitoring, RolloutPolicy
+
+FORMAT = 1
+MAX_EVENTS = 50
+MAX_GONE = 100
+
+
+class Happened(msgspec.Struct, frozen=True, kw_only=True):
+    """One transition and when it was, seconds since the epoch."""
+
+    at_s: float
+    transition: Transition
+
+
+class SavedRoute(msgspec.Struct, frozen=True, kw_only=True):
+    """One route's last good policy and where its rollout stands; `gone` left the config."""
+
+    uid: str
+    namespace: str
+    name: str
+    model_names: tuple[str, ...]
+    monitoring: Monitoring
+    rollout: RolloutPolicy
+    state: RolloutState
+    events: tuple[Happened, ...] = ()
+    gone: bool = False
+
+
+class Saved(msgspec.Struct, frozen=True, kw_only=True):
+    """All of it. `boot` counts starts; `clean` says that the last end was an orderly one."""
+
+    format: int = FORMAT
+    boot: int = 0
+    clean: bool = True
+    unclean_boots: int = 0
+    routes: dict[str, SavedRoute] = {}
+    tallies: tuple[Tally, ...] = ()
+
+
+class StateFileError(Exception):
+    """The state file cannot be used; the message says why and what to do."""
+
+
+_DECODER = msgspec.json.Decoder(Saved)
+
+
+class StateFile:
+    """The one file of a standalone router."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._turns = 0
+        self._written = 0
+        self._lock = threading.Lock()
+
+    def turn(self) -> int:
+        """Return a number for the next write: of two writes that meet, the later turn stays."""
+        self._turns += 1
+        return self._turns
+
+    def read(self) -> Saved:
+        """Return what was saved, a fresh state when there is no file.
+
+        Raises StateFileError for a file that is not ours: a lost state would let a rolled-back
+        revision come back, so it is never overwritten in silence.
+        """
+        try:
+            return _DECODER.decode(self.path.read_bytes())
+        except FileNotFoundError:
+            return Saved()
+        except (OSError, msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise StateFileError(
+                f"{self.path}: saw {error}, wanted a Weir state file of format {FORMAT}; "
+                "move it away to start with no history"
+            ) from error
+
+    def write(self, saved: Saved, turn: int) -> None:
+        """Replace the file whole and wait until it is on disk. Raises OSError."""
+        data = msgspec.json.encode(saved)
+        with self._lock:
+            if turn > self._written:
+                self._replace(data)
+                self._written = turn
+
+    def _replace(self, data: bytes) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        beside = self.path.with_name(self.path.name + ".new")
+        file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(file, view) :]
+            os.fsync(file)
+        finally:
+            os.close(file)
+        beside.replace(self.path)
+        self._sync_folder()
+
+    def _sync_folder(self) -> None:
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

@@ -1,0 +1,139 @@
+"""The backends as this router reaches them: pools, keys, and which of them are down.
+
+A backend with too many failures in a row is ejected for a while, so that requests go elsewhere
+without spending an attempt on it; one probe at a time finds out whether it is back.
+"""
+
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from weir_core.snapshot import Backend, FailureCause, Limits
+from weir_router.client import ClientLimits, Pool
+
+EJECT_AFTER = 5
+"""Failures in a row that eject a backend."""
+EJECT_MIN_S, EJECT_MAX_S = 1.0, 30.0
+_EJECTING: frozenset[FailureCause] = frozenset({"Connect", "Timeout", "ServerError"})
+
+
+class Upstream:
+    """One backend identity: its connections, its headers, its recent failures."""
+
+    __slots__ = ("_ejected_until_s", "_failures", "_probing", "backend", "headers", "pool")
+
+    def __init__(
+        self, backend: Backend, pool: Pool, headers: Callable[[], list[tuple[bytes, bytes]]]
+    ) -> None:
+        self.backend = backend
+        self.pool = pool
+        self.headers = headers
+        self._failures = 0
+        self._ejected_until_s = 0.0
+        self._probing = False
+
+    def available(self, now_s: float) -> bool:
+        """Return whether a call may be tried; an ejected backend lets one probe through."""
+        if self._failures < EJECT_AFTER:
+            return True
+        if now_s < self._ejected_until_s or self._probing:
+            return False
+        self._probing = True
+        return True
+
+    def succeeded(self) -> None:
+        """Forget the failures: the backend answered."""
+        self._failures = 0
+        self._probing = False
+
+    def failed(self, cause: str, now_s: float) -> None:
+        """Count a failure in a row; the ejection doubles up to its bound."""
+        self._probing = False
+        if cause not in _EJECTING:
+            return
+        self._failures += 1
+        beyond = self._failures - EJECT_AFTER
+        if beyond >= 0:
+            self._ejected_until_s = now_s + min(EJECT_MIN_S * 2 ** min(beyond, 10), EJECT_MAX_S)
+
+    def released(self) -> None:
+        """The call was cancelled: it told nothing of the backend."""
+        self._probing = False
+
+    def retry_after_s(self, now_s: float) -> float:
+        """Return in how many seconds a probe may be tried, 0 when it is not ejected."""
+        if self._failures < EJECT_AFTER:
+            return 0.0
+        return max(0.0, self._ejected_until_s - now_s)
+
+
+class Keys:
+    """API keys as files of one folder, re-read when they change; never logged."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._read: dict[str, tuple[int, bytes]] = {}
+
+    def get(self, name: str) -> bytes:
+        """Return the key, b"" when there is no such file."""
+        if not name or self._folder is None:
+            return b""
+        path = self._folder / name
+        try:
+            changed_ns = path.stat().st_mtime_ns
+            known = self._read.get(name)
+            if known is None or known[0] != changed_ns:
+                self._read[name] = known = (changed_ns, path.read_bytes().strip())
+        except OSError:
+            return b""
+        return known[1]
+
+
+class Upstreams:
+    """Every backend identity that the table names; pools of those gone are closed."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+        self._by_identity: dict[str, Upstream] = {}
+
+    def get(self, backend: Backend) -> Upstream:
+        """Return the upstream of a backend, made on first use."""
+        found = self._by_identity.get(backend.identity)
+        return found if found is not None else self._make(backend, Limits())
+
+    def keep(self, backends: dict[str, Backend], limits: dict[str, Limits]) -> None:
+        """Make what is new and close the pools of identities that are gone."""
+        for identity, backend in backends.items():
+            wanted = limits.get(identity, Limits())
+            known = self._by_identity.get(identity)
+            if known is None:
+                self._make(backend, wanted)
+            elif known.pool.limits.upstream != wanted:
+                known.pool.limits = msgspec.structs.replace(known.pool.limits, upstream=wanted)
+        for identity in [name for name in self._by_identity if name not in backends]:
+            self._by_identity.pop(identity).pool.close()
+
+    def _make(self, backend: Backend, limits: Limits) -> Upstream:
+        context = ssl.create_default_context() if backend.url.startswith("https:") else None
+        pool = Pool(backend.url, limits=ClientLimits(upstream=limits), ssl_context=context)
+        upstream = Upstream(backend, pool, self._headers(backend.key))
+        self._by_identity[backend.identity] = upstream
+        return upstream
+
+    def _headers(self, key: str) -> Callable[[], list[tuple[bytes, bytes]]]:
+        if not key:
+            return list
+
+        def with_key() -> list[tuple[bytes, bytes]]:
+            value = self._keys.get(key)
+            return [(b"authorization", b"Bearer " + value)] if value else []
+
+        return with_key
+
+    def close(self) -> None:
+        """Close every pool."""
+        for upstream in self._by_identity.values():
+            upstream.pool.close()
+        self._by_identity.clear()

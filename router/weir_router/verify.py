@@ -1,0 +1,162 @@
+"""The checks of one answer: Finish, Schema, Pattern, Confidence. Cheapest first, all must pass.
+
+The same code serves verifiers (which steer) and monitors (which measure). An unknown never
+counts as a pass: no calibration, no logprobs or an unreadable schema means "not accepted".
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+
+import jsonschema_rs
+import msgspec
+import re2
+from msgspec import UNSET
+
+from weir_core.snapshot import Calibration, Check
+from weir_router.answer import Answer, Choice, FunctionCall
+from weir_router.dialect import Body, Request
+
+_FINISHED = frozenset({"stop", "tool_calls", "function_call"})
+_REFUSAL = re2.compile(
+    r"(?i)^\W*(i'?m sorry,? (but )?i (can'?t|cannot|am unable)"
+    r"|i (can'?t|cannot|am unable to|won'?t) (help|assist|comply|provide|do that|answer)"
+    r"|as an ai( language model)?,? i)"
+)
+
+
+def first_refusal(checks: Sequence[Check], answer: Answer, request: Request) -> str:
+    """Return the name of the first check that does not accept the answer, "" if all do."""
+    for check in checks:
+        if not passes(check, answer, request):
+            return check.name
+    return ""
+
+
+def passes(check: Check, answer: Answer, request: Request) -> bool:
+    """Return whether every choice of the answer passes the check."""
+    judge = _CHECKS[check.type]
+    return all(judge(check, choice, request.body) for choice in answer.choices)
+
+
+def _finish(check: Check, choice: Choice, body: Body) -> bool:
+    """Not cut off, not empty, not a refusal."""
+    if choice.finish not in _FINISHED or choice.refusal:
+        return False
+    if choice.tool_calls:
+        return True
+    return bool(choice.text.strip()) and not _REFUSAL.search(choice.text)
+
+
+def _schema(check: Check, choice: Choice, body: Body) -> bool:
+    """The answer has the shape that the request asked for; no shape asked for passes."""
+    if choice.tool_calls:
+        return all(_call_is_valid(call, body) for call in choice.tool_calls)
+    wanted = body.response_format
+    if wanted is None or wanted.type == "text":
+        return True
+    try:
+        value = msgspec.json.decode(choice.text)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    if wanted.type == "json_schema" and wanted.json_schema is not None:
+        schema = wanted.json_schema.schema_
+        return schema is UNSET or _is_valid(bytes(schema), value)
+    return isinstance(value, dict)
+
+
+def _call_is_valid(call: FunctionCall, body: Body) -> bool:
+    for tool in body.tools or ():
+        if tool.function is not None and tool.function.name == call.name:
+            break
+    else:
+        return False
+    try:
+        arguments = msgspec.json.decode(call.arguments or "{}")
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    schema = tool.function.parameters
+    return isinstance(arguments, dict) and (schema is UNSET or _is_valid(bytes(schema), arguments))
+
+
+def _is_valid(schema: bytes, value: object) -> bool:
+    validator = schema_validator(schema)
+    return validator is not None and validator.is_valid(value)
+
+
+@functools.lru_cache(maxsize=256)
+def schema_validator(schema: bytes) -> jsonschema_rs.Validator | None:
+    """Return the compiled schema, None when it is no JSON schema. Patterns run in linear time."""
+    try:
+        value = msgspec.json.decode(schema)
+        return jsonschema_rs.validator_for(value, pattern_options=jsonschema_rs.RegexOptions())
+    except (ValueError, jsonschema_rs.ReferencingError):
+        return None
+
+
+def _pattern(check: Check, choice: Choice, body: Body) -> bool:
+    text = choice.text
+    if choice.tool_calls:
+        text = "\n".join([text, *(call.arguments or "" for call in choice.tool_calls)])
+    if check.must_match and not _regex(check.must_match).search(text):
+        return False
+    return not (check.must_not_match and _regex(check.must_not_match).search(text))
+
+
+@functools.lru_cache(maxsize=1024)
+def _regex(pattern: str) -> re2._Regexp:
+    return re2.compile(pattern)
+
+
+def _confidence(check: Check, choice: Choice, body: Body) -> bool:
+    probability = confidence(check.calibration, choice)
+    return probability >= check.min_probability
+
+
+def confidence(calibration: Calibration | None, choice: Choice) -> float:
+    """Return P(answer right) in [0, 1]; 0 without calibration or without what it needs."""
+    if calibration is None or not choice.logprobs:
+        return 0.0
+    score = calibration.intercept
+    for name, weight in calibration.features:
+        value = _FEATURES[name](choice)
+        if value is None:
+            return 0.0
+        score += weight * value
+    return 1.0 / (1.0 + math.exp(-score)) if score > -700 else 0.0
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _low_decile(values: Sequence[float]) -> float:
+    return sorted(values)[int(0.1 * (len(values) - 1))]
+
+
+_FEATURES: dict[str, Callable[[Choice], float | None]] = {
+    "sum": lambda choice: sum(choice.logprobs),
+    "mean": lambda choice: _mean(choice.logprobs),
+    "min": lambda choice: min(choice.logprobs),
+    "q10": lambda choice: _low_decile(choice.logprobs),
+    "tokens": lambda choice: float(len(choice.logprobs)),
+    "margin_mean": lambda choice: _mean(choice.margins),
+    "margin_min": lambda choice: min(choice.margins, default=None),
+}
+
+_CHECKS: dict[str, Callable[[Check, Choice, Body], bool]] = {
+    "Finish": _finish,
+    "Schema": _schema,
+    "Pattern": _pattern,
+    "Confidence": _confidence,
+}
+
+
+def logprobs_wanted(checks: Sequence[Check]) -> int:
+    """Return how many top logprobs the checks need: -1 none at all, 0 those of the answer."""
+    wanted = -1
+    for check in checks:
+        if check.type == "Confidence" and check.calibration is not None:
+            margins = any(name.startswith("margin") for name, _ in check.calibration.features)
+            wanted = max(wanted, 2 if margins else 0)
+    return wanted
