@@ -62,7 +62,7 @@ def test_the_small_model_answers_what_it_is_trusted_with() -> None:
 
 def test_an_answer_cut_off_goes_on_to_the_large_model() -> None:
     async def scene() -> None:
-        cut = lambda request: whole(completion("half of", finish="length"))  # noqa: E731
+        cut = lambda request: whole(completion("half of", finish="length"))
         async with two_upstreams(cut, says("large")) as (small, large):
             async with running(plain(two_tiers(small, large))) as weir:
                 headers, reply = await ask(weir.url)
@@ -219,7 +219,7 @@ def test_a_stream_cut_after_its_commit_ends_with_an_error_event() -> None:
     async def scene() -> None:
         first = chunk("lar")
         cut: Script = [STREAM_HEAD, b"%x\r\n%b\r\n" % (len(first), first), 0.05, CLOSE]
-        unsure = lambda request: whole(completion("", finish="length"))  # noqa: E731
+        unsure = lambda request: whole(completion("", finish="length"))
         async with two_upstreams(unsure, lambda request: cut) as (small, large):
             async with running(plain(two_tiers(small, large))) as weir:
                 with pytest.raises(openai.APIError, match="broke after its first byte"):
@@ -230,7 +230,7 @@ def test_a_stream_cut_after_its_commit_ends_with_an_error_event() -> None:
 
 def test_a_client_that_leaves_cancels_the_upstream_call() -> None:
     async def scene() -> None:
-        slow = lambda request: [5.0, *whole(completion("late"))]  # noqa: E731
+        slow = lambda request: [5.0, *whole(completion("late"))]
         async with two_upstreams(slow, says("large")) as (small, large):
             async with running(plain(two_tiers(small, large))) as weir:
                 with pytest.raises(openai.APITimeoutError):
@@ -271,7 +271,7 @@ def test_the_sdk_gets_its_own_exceptions(script: Script, error: type[Exception])
 
 def test_a_deadline_is_a_504() -> None:
     async def scene() -> None:
-        slow = lambda request: [5.0]  # noqa: E731
+        slow = lambda request: [5.0]
         async with two_upstreams(slow, slow) as (small, large):
             async with running(plain(two_tiers(small, large, deadline_ms=200))) as weir:
                 with pytest.raises(openai.InternalServerError) as caught:
