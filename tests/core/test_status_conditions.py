@@ -1,0 +1,160 @@
+"""Conditions: what pipelines and GitOps tools go by."""
+
+import pytest
+
+from support.rollouts import A, B, Course, baking, judged, rolled_back, started
+from weir_core.errors import Problem
+from weir_core.status import Observed, route_status
+
+MISSING = Problem(
+    object="ModelRoute llm/chat",
+    field="spec.behaviour.tiers[0].backendRef",
+    seen='"qwen"',
+    wanted="the name of a ModelBackend",
+    reason="BackendNotFound",
+    condition="ResolvedRefs",
+)
+
+
+def conditions(course: Course, old=None, **observed) -> dict[str, dict[str, str]]:
+    told = {
+        "policy": course.policy,
+        "target": course.told["target"].name if course.told["target"] else "",
+        "generation": 7,
+        "routers": 6,
+        "routers_in_sync": 6,
+        **observed,
+    }
+    status = route_status(course.state, Observed(**told), now_s=course.now_s, old=old)
+    return {c["type"]: c for c in status["conditions"]}
+
+
+def _healthy() -> Course:
+    course = Course()
+    course.tell()
+    return course
+
+
+def _baked() -> Course:
+    course = baking()
+    course.tell(after_s=3_600)
+    return course
+
+
+def _paused() -> Course:
+    course = started()
+    course.order("pause")
+    return course
+
+
+def _inconclusive() -> Course:
+    course = started(max_duration_ms=60_000)
+    course.tell(after_s=60)
+    return course
+
+
+def _nothing_yet() -> Course:
+    course = Course()
+    course.tell(target=None)
+    return course
+
+
+TRUE = {
+    "first revision": (_healthy, "Accepted Programmed Promoted Ready ResolvedRefs"),
+    "on the way": (started, "Accepted Programmed Progressing Ready Reconciling ResolvedRefs"),
+    "paused": (_paused, "Accepted Programmed Ready Reconciling ResolvedRefs"),
+    "inconclusive": (_inconclusive, "Accepted Programmed Ready ResolvedRefs Stalled"),
+    "in the bake": (baking, "Accepted Programmed Progressing Ready Reconciling ResolvedRefs"),
+    "after the bake": (_baked, "Accepted Programmed Promoted Ready ResolvedRefs"),
+    "rolled back": (rolled_back, "Accepted Programmed Ready ResolvedRefs RolledBack Stalled"),
+    "nothing yet": (_nothing_yet, "Accepted Programmed ResolvedRefs"),
+}
+
+
+@pytest.mark.parametrize(("course", "true"), TRUE.values(), ids=TRUE)
+def test_what_is_true(course, true):
+    shown = conditions(course())
+    assert sorted(k for k, c in shown.items() if c["status"] == "True") == true.split()
+
+
+@pytest.mark.parametrize("course", [started, baking, rolled_back, _paused])
+def test_a_pipeline_that_waits_for_promoted_is_never_told_too_early(course):
+    assert conditions(course())["Promoted"]["status"] == "False"
+
+
+def test_back_at_stable_is_promoted():
+    """The spec asks for what serves everything: nothing is left to wait for."""
+    course = started()
+    course.tell(target=A)
+    assert conditions(course)["Promoted"]["status"] == "True"
+
+
+@pytest.mark.parametrize(
+    ("course", "kind", "reason"),
+    [
+        (started, "Progressing", "Stepping"),
+        (baking, "Promoted", "Baking"),
+        (_paused, "Progressing", "Paused"),
+        (_inconclusive, "Stalled", "Inconclusive"),
+        (rolled_back, "RolledBack", "Harm"),
+        (rolled_back, "Promoted", "RolledBack"),
+        (_nothing_yet, "Ready", "NoStableRevision"),
+    ],
+)
+def test_a_condition_carries_its_reason(course, kind, reason):
+    assert conditions(course())[kind]["reason"] == reason
+
+
+def test_a_problem_says_what_serves_and_what_to_do():
+    course = _healthy()
+    course.tell(target=None)
+    shown = conditions(course, problems=(MISSING,))
+    assert shown["ResolvedRefs"] == {
+        "type": "ResolvedRefs",
+        "status": "False",
+        "reason": "BackendNotFound",
+        "message": f"keeps revision {A.name} serving; ModelRoute llm/chat: "
+        'spec.behaviour.tiers[0].backendRef: saw "qwen", wanted the name of a ModelBackend',
+        "observedGeneration": 7,
+        "lastTransitionTime": "1970-01-01T00:16:42Z",
+    }
+    assert (shown["Promoted"]["status"], shown["Stalled"]["status"]) == ("False", "True")
+
+
+def test_many_problems_are_counted():
+    course = _nothing_yet()
+    told = conditions(course, problems=(MISSING,) * 8)["ResolvedRefs"]["message"]
+    assert told.startswith("nothing serves yet; ")
+    assert told.endswith("; and 3 more")
+
+
+@pytest.mark.parametrize(
+    ("routers", "in_sync", "reason"),
+    [(0, 0, "NoRouters"), (6, 5, "RoutersOutOfSync"), (6, 6, "Programmed")],
+)
+def test_programmed_only_when_every_ready_router_acknowledged(routers, in_sync, reason):
+    shown = conditions(_healthy(), routers=routers, routers_in_sync=in_sync)["Programmed"]
+    assert (shown["reason"], shown["status"]) == (reason, str(reason == "Programmed"))
+
+
+@pytest.mark.parametrize(
+    ("judgement", "status"),
+    [
+        (None, "Unknown"),
+        (judged(canary=50), "True"),
+        (judged(canary=50, holds=("StableUnhealthy",)), "False"),
+    ],
+    ids=["nothing measured", "measured well", "above its ceiling"],
+)
+def test_stable_health_is_what_a_rollout_measured(judgement, status):
+    assert conditions(started(), judgement=judgement)["StableHealthy"]["status"] == status
+
+
+def test_a_condition_keeps_its_time_while_its_status_stays():
+    course = started()
+    told = Observed(policy=course.policy, target=B.name, routers=1, routers_in_sync=1)
+    old = route_status(course.state, told, now_s=5_000.0)
+    course.tell(judgement=judged(canary=200))
+    shown = conditions(course, old=old)
+    assert shown["Accepted"]["lastTransitionTime"] == "1970-01-01T01:23:20Z"
+    assert shown["Progressing"]["lastTransitionTime"] == "1970-01-01T00:16:43Z"
