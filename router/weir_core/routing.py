@@ -100,7 +100,7 @@ def _may_be_risky(rule: _CompiledRule, seen: dict[str, Any]) -> bool:
 def _true(program: Any, context: Any) -> bool:
     try:
         return program.execute(context) is True
-    except (RuntimeError, TypeError, ValueError):
+    except (RuntimeError, TypeError, ValueError, ArithmeticError, LookupError):
         return False
 
 

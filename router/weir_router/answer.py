@@ -122,7 +122,7 @@ def read(kind: Kind, raw: bytes, *, logprobs: bool) -> Answer | None:
         return None
     if not wire.choices:
         return None
-    choices = tuple(_choice([choice]) for choice in wire.choices)
+    choices = tuple([_choice([choice]) for choice in wire.choices])
     return Answer(choices=choices, usage=wire.usage or Usage(), raw=raw, id=wire.id)
 
 
@@ -187,11 +187,12 @@ def _choice(parts: list[_Choice]) -> Choice:
 
 def _whole(part: _Choice, message: _Message) -> Choice:
     logprobs, margins = _logprobs(part)
+    calls = message.tool_calls
     return Choice(
         text=message.content or "",
         finish=part.finish_reason or "",
         refusal=message.refusal or "",
-        tool_calls=tuple(call.function for call in message.tool_calls or ()),
+        tool_calls=tuple([call.function for call in calls]) if calls else (),
         logprobs=tuple(logprobs),
         margins=tuple(margins),
     )

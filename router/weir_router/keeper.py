@@ -79,7 +79,8 @@ class Keeper:
         self._saved = replace(saved, boot=saved.boot + 1, clean=False, unclean_boots=unclean)
         self._router.ledger.restore(saved.tallies, self._clock())
         self._load()
-        routes, _ = self._advanced(self._clock())
+        # Requests in flight at a crash are not all counted yet: no raise on the first look.
+        routes, _ = self._advanced(self._clock(), in_sync=saved.boot == 0)
         self._saved = replace(self._saved, routes=routes)
         self._file.write(self._saved, self._file.turn())
         self._publish()
@@ -186,7 +187,9 @@ class Keeper:
 
     # Thinking.
 
-    def _advanced(self, now_s: float) -> tuple[dict[str, SavedRoute], set[str]]:
+    def _advanced(
+        self, now_s: float, *, in_sync: bool = True
+    ) -> tuple[dict[str, SavedRoute], set[str]]:
         """Return every route after its rollout was advanced, and which of them changed."""
         assert self._compiled is not None
         routes = dict(self._saved.routes)
@@ -207,7 +210,7 @@ class Keeper:
             if gone != route.gone:
                 routes[key] = route = replace(route, gone=gone)
             if not gone:
-                routes[key] = self._advance(key, route, now_s)
+                routes[key] = self._advance(key, route, now_s, in_sync=in_sync)
         routes = _forget_gone(routes)
         changed = {key for key in routes if _published(routes, key) != self._last_published(key)}
         changed |= {key for key in self._saved.routes if key not in routes}
@@ -217,7 +220,13 @@ class Keeper:
         return _published(self._saved.routes, key)
 
     def _advance(
-        self, key: str, route: SavedRoute, now_s: float, *, trips: tuple[Trip, ...] = ()
+        self,
+        key: str,
+        route: SavedRoute,
+        now_s: float,
+        *,
+        trips: tuple[Trip, ...] = (),
+        in_sync: bool = True,
     ) -> SavedRoute:
         assert self._compiled is not None
         compiled = self._compiled.routes.get(key)
@@ -237,6 +246,7 @@ class Keeper:
                 trips=trips,
                 command=self._commands.get(key),
                 unclean_boots=self._saved.unclean_boots,
+                routers_in_sync=in_sync,
             ),
             now_s=now_s,
         )

@@ -124,9 +124,8 @@ class Replier(Sink):
         series.duration.observe(walk.clock() - self.started_s)
         if not math.isnan(self.first_byte_s):
             series.first.observe(self.first_byte_s - self.started_s)
-        if walk.answer is not None:
-            series.input_tokens += walk.answer.usage.prompt_tokens
-            series.output_tokens += walk.answer.usage.completion_tokens
+        series.input_tokens += walk.input_tokens
+        series.output_tokens += walk.output_tokens
 
 
 @functools.lru_cache(maxsize=1024)

@@ -289,7 +289,7 @@ class Router:
         if in_canary is not None:
             in_canary.add(walk)
         try:
-            await walk.run()
+            await walk.run(exchange.task)
         finally:
             exchange.on_gone = None
             if in_canary is not None:

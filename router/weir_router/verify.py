@@ -36,7 +36,10 @@ def first_refusal(checks: Sequence[Check], answer: Answer, request: Request) -> 
 def passes(check: Check, answer: Answer, request: Request) -> bool:
     """Return whether every choice of the answer passes the check."""
     judge = _CHECKS[check.type]
-    return all(judge(check, choice, request.body) for choice in answer.choices)
+    for choice in answer.choices:  # noqa: SIM110 - a generator costs more than a check.
+        if not judge(check, choice, request.body):
+            return False
+    return True
 
 
 def _finish(check: Check, choice: Choice, body: Body) -> bool:
@@ -45,7 +48,7 @@ def _finish(check: Check, choice: Choice, body: Body) -> bool:
         return False
     if choice.tool_calls:
         return True
-    return bool(choice.text.strip()) and not _REFUSAL.search(choice.text)
+    return bool(choice.text.strip()) and not _finds(_REFUSAL, choice.text)
 
 
 def _schema(check: Check, choice: Choice, body: Body) -> bool:
@@ -98,9 +101,14 @@ def _pattern(check: Check, choice: Choice, body: Body) -> bool:
     text = choice.text
     if choice.tool_calls:
         text = "\n".join([text, *(call.arguments or "" for call in choice.tool_calls)])
-    if check.must_match and not _regex(check.must_match).search(text):
+    if check.must_match and not _finds(_regex(check.must_match), text):
         return False
-    return not (check.must_not_match and _regex(check.must_not_match).search(text))
+    return not (check.must_not_match and _finds(_regex(check.must_not_match), text))
+
+
+def _finds(regex: re2._Regexp, text: str) -> bool:
+    """Whether a pattern occurs; over bytes RE2 need not count characters."""
+    return regex.search(text.encode("utf-8", "surrogatepass")) is not None
 
 
 @functools.lru_cache(maxsize=1024)

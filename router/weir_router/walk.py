@@ -81,6 +81,8 @@ class Walk:
         "clock",
         "context",
         "end",
+        "input_tokens",
+        "output_tokens",
         "plan",
         "request",
         "route",
@@ -114,6 +116,8 @@ class Walk:
         self.clock = clock
         self.state: State | None = None
         self.end: Reply | Fail | None = None
+        self.input_tokens = 0
+        self.output_tokens = 0
         self.answer: Answer | None = None
         self.call: Call | None = None
         self.trouble: Trouble | None = None
@@ -148,9 +152,12 @@ class Walk:
         self._interrupt = event
         self._task.cancel()
 
-    async def run(self) -> None:
-        """Walk until Reply or Fail; `state` and `end` tell how it went."""
-        self._task = asyncio.current_task()
+    async def run(self, task: asyncio.Task[None] | None = None) -> None:
+        """Walk until Reply or Fail; `state` and `end` tell how it went.
+
+        `task` is the one that runs this, if known: asking costs a system call.
+        """
+        self._task = task or asyncio.current_task()
         try:
             state, actions = begin(self.plan, now_s=self.clock())
             while True:
@@ -221,6 +228,8 @@ class Walk:
         if type(found) is Answer:
             upstream.succeeded()
             self.answer = found
+            self.input_tokens += found.usage.prompt_tokens
+            self.output_tokens += found.usage.completion_tokens
             self._count("answered")
             return Answered(call.id, now_s, calls.cost_pico(call.backend, found.usage))
         assert isinstance(found, Trouble)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import ssl
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
@@ -41,9 +42,9 @@ class Wire:
         self.writer = writer
 
     @classmethod
-    async def to(cls, port: int) -> "Wire":
+    async def to(cls, port: int, context: ssl.SSLContext | None = None) -> "Wire":
         """Connect to a local port."""
-        return cls(*await asyncio.open_connection("127.0.0.1", port))
+        return cls(*await asyncio.open_connection("127.0.0.1", port, ssl=context))
 
     async def send(self, *parts: bytes) -> None:
         """Send the parts, each on its own."""

@@ -1,7 +1,8 @@
 """A real router behind its real front door, in a test's loop; nothing stands between but TCP."""
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+import itertools
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -131,15 +132,9 @@ def plain(behaviour: Behaviour, **changes: Any) -> RoutePolicy:
     return a_policy(stable=revision("assistant-stable", behaviour), **changes)
 
 
-def alternating() -> Callable[[], float]:
-    """Return a coin that falls 0.25, 0.75, 0.25, …"""
-
-    def coins() -> Iterator[float]:
-        while True:
-            yield 0.25
-            yield 0.75
-
-    return coins().__next__
+def alternating(*sides: float) -> Callable[[], float]:
+    """Return a coin that falls on its sides in turn: 0.25, 0.75, … where none are named."""
+    return itertools.cycle(sides or (0.25, 0.75)).__next__
 
 
 def replace(policy: RoutePolicy, **changes: Any) -> RoutePolicy:
