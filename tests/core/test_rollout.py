@@ -17,7 +17,14 @@ from support.rollouts import (
     started,
     weight,
 )
-from weir_core.rollout import RolloutState, effective_alpha, evidence_key, policy_for, weight_order
+from weir_core.rollout import (
+    RolloutState,
+    effective_alpha,
+    evidence_key,
+    next_raise_bp,
+    policy_for,
+    weight_order,
+)
 from weir_core.snapshot import Monitoring, RolloutPolicy
 
 
@@ -111,8 +118,18 @@ def test_requests_lost_with_a_router_are_not_waited_for_twice():
     assert course.state.step == 4
 
 
+def test_a_hold_counts_nothing_of_before_it_where_evidence_was_away():
+    course = started(weight(5), pause(60), hold(200), weight(25), PROVE)
+    course.tell(after_s=60)
+    course.tell(judgement=judged(canary=300))
+    course.tell(judgement=judged(canary=499))
+    assert course.state.step == 2
+    course.tell(judgement=judged(canary=500))
+    assert course.state.step == 4
+
+
 def test_a_hold_at_no_weight_waits_for_no_requests():
-    course = started(weight(0), hold(0, 60), weight(5), PROVE)
+    course = started(weight(0), hold(200, 60), weight(5), PROVE)
     course.tell(after_s=60)
     assert course.state.weight_bp == 500
 
@@ -144,9 +161,28 @@ def test_edited_objectives_begin_the_step_again():
     assert course.state.weight_bp == 2_500
 
 
+def test_evidence_of_edited_objectives_is_counted_from_none():
+    course = started(weight(5), hold(200), weight(25), hold(200), PROVE)
+    course.tell(judgement=judged(canary=250))
+    del course.told["judgement"]
+    course.tell(objectives="new")
+    course.tell(judgement=judged(canary=200))
+    assert course.state.step == 4
+
+
+def test_proof_of_other_objectives_is_no_proof():
+    course = started(weight(5), PROVE, weight(50), hold(10))
+    course.tell(judgement=SAFE)
+    del course.told["judgement"]
+    course.tell(objectives="new")
+    course.tell(judgement=judged(canary=10))
+    assert (course.state.stage, course.state.stable) == ("Steps", A.name)
+    assert "Promoted" in course.tell(judgement=SAFE)
+
+
 def test_a_lower_weight_needs_no_permission():
     course = started(weight(50), hold(10), weight(5), PROVE)
-    course.tell(judgement=judged(canary=10), routers_in_sync=False, capacity_ok=False)
+    course.tell(judgement=judged(canary=10), routers_in_sync=False, capacity_bp=0)
     assert course.state.weight_bp == 500
 
 
@@ -256,6 +292,35 @@ def test_evidence_is_keyed_by_the_attempt():
 
 def test_no_canary_has_no_evidence():
     assert evidence_key(rolled_back().state, route_uid="u", objectives="o") is None
+
+
+def _promoting() -> Course:
+    course = started(weight(50), PROVE, bake_ms=60_000)
+    course.tell(judgement=SAFE, routers_in_sync=False)
+    return course
+
+
+@pytest.mark.parametrize(
+    ("course", "weight_bp"),
+    [(Course, 500), (rolled_back, 500), (started, 2_500), (_promoting, 9_000), (baking, 10_000)],
+    ids=["before", "rolled back", "at 5%", "promoting", "in the bake"],
+)
+def test_capacity_is_wanted_for_the_next_raise(course, weight_bp):
+    course = course()
+    assert next_raise_bp(course.state, course.policy) == weight_bp
+
+
+def test_after_the_last_raise_of_the_steps_capacity_is_wanted_for_the_bake():
+    course = started(weight(50), PROVE, bake_ms=60_000)
+    assert next_raise_bp(course.state, course.policy) == 9_000
+
+
+def test_each_of_two_raises_in_a_row_is_asked_for_its_capacity():
+    course = Course(weight(5), weight(25), PROVE)
+    course.tell()
+    course.tell(target=B, capacity_bp=2_499)
+    course.tell(judgement=judged(canary=9))
+    assert (course.state.weight_bp, course.state.holds) == (500, ("NoCapacity",))
 
 
 def _states() -> dict[str, RolloutState]:

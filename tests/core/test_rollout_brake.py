@@ -15,7 +15,7 @@ from support.rollouts import (
     trip,
 )
 from weir_core.evidence import Key
-from weir_core.rollout import brake, braked, policy_for, rebuild
+from weir_core.rollout import brake, braked, latches, policy_for, rebuild
 from weir_core.snapshot import Monitoring
 
 
@@ -84,7 +84,7 @@ def test_bad_news_set_the_canary_to_0_from_anywhere(course, news):
 @pytest.mark.parametrize("course", LIVE.values(), ids=LIVE)
 def test_bad_news_count_though_routers_and_capacity_do_not(course):
     course = course()
-    course.tell(judgement=HARM, routers_in_sync=False, capacity_ok=False)
+    course.tell(judgement=HARM, routers_in_sync=False, capacity_bp=0)
     assert course.state.phase == "Degraded"
 
 
@@ -179,6 +179,12 @@ def test_a_rolled_back_revision_is_no_longer_proven():
     course.tell(judgement=HARM)
     course.order("retry")
     assert (course.state.canary, course.state.stage) == (A.name, "Steps")
+
+
+def test_an_earlier_attempt_stays_latched_during_the_next():
+    course = rolled_back()
+    course.order("retry")
+    assert latches(course.state.records) == ((B.name, 1),)
 
 
 def test_a_router_brakes_alone():

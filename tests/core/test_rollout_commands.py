@@ -68,7 +68,7 @@ def test_promote_in_full_overrides_the_holds_of_evidence():
 
 def test_promote_in_full_does_not_override_routers_or_capacity():
     course = started(bake_ms=60_000)
-    course.tell(routers_in_sync=False, capacity_ok=False)
+    course.tell(routers_in_sync=False, capacity_bp=0)
     course.order("promote", full=True)
     assert course.state.holds == ("RoutersOutOfSync", "NoCapacity")
     assert course.state.weight_bp == 500
@@ -76,7 +76,7 @@ def test_promote_in_full_does_not_override_routers_or_capacity():
 
 def test_promote_cannot_skip_what_a_raise_waits_for():
     course = started(weight(5), hold(1), weight(25), PROVE)
-    course.tell(judgement=judged(canary=1), capacity_ok=False)
+    course.tell(judgement=judged(canary=1), capacity_bp=0)
     assert course.order("promote") == REFUSED
     assert "NoCapacity" in course.messages()
 

@@ -203,7 +203,7 @@ def test_promoting_says_what_it_waits_for_and_goes_on():
 def test_promoting_can_be_aborted():
     """28: stuck in Promoting."""
     course = started(weight(50), PROVE, bake_ms=60_000)
-    course.tell(judgement=SAFE, capacity_ok=False)
+    course.tell(judgement=SAFE, capacity_bp=0)
     course.order("abort")
     assert course.state.phase == "Degraded"
 
@@ -243,7 +243,7 @@ def test_few_gpus_delay_a_canary_and_say_so():
     """33: a canary was silently ignored; few GPUs."""
     course = Course()
     course.tell()
-    course.tell(target=B, capacity_ok=False, capacity_message="no node has a free nvidia.com/gpu")
+    course.tell(target=B, capacity_bp=0, capacity_message="no node has a free nvidia.com/gpu")
     assert (course.state.phase, course.state.holds) == ("Paused", ("NoCapacity",))
     assert "nvidia.com/gpu" in course.messages()
 

@@ -16,7 +16,7 @@ def _ready_to_rise(**policy) -> Course:
     ("stop", "go_on", "reason"),
     [
         ({"routers_in_sync": False}, {"routers_in_sync": True}, "RoutersOutOfSync"),
-        ({"capacity_ok": False}, {"capacity_ok": True}, "NoCapacity"),
+        ({"capacity_bp": 2_499}, {"capacity_bp": 2_500}, "NoCapacity"),
         ({"target": None}, {"target": B}, "NotAccepted"),
     ],
     ids=["routers out of sync", "no capacity", "a spec with a problem"],
@@ -56,17 +56,17 @@ def test_holds_stay_while_evidence_is_away():
 
 def test_routers_on_their_way_are_no_event_while_no_raise_is_due():
     course = _ready_to_rise()
-    assert course.tell(routers_in_sync=False, capacity_ok=False) == ()
+    assert course.tell(routers_in_sync=False, capacity_bp=0) == ()
     assert course.state.phase == "Progressing"
 
 
 def test_the_first_traffic_waits_for_capacity():
     course = Course()
     course.tell()
-    reasons = course.tell(target=B, capacity_ok=False, capacity_message="0 of 2 replicas")
+    reasons = course.tell(target=B, capacity_bp=0, capacity_message="0 of 2 replicas")
     assert reasons == ("RevisionCreated", "RolloutStarted", "NoCapacity")
     assert "0 of 2 replicas" in course.messages()
-    course.tell(capacity_ok=True)
+    course.tell(capacity_bp=10_000)
     assert course.state.weight_bp == 500
 
 
@@ -178,9 +178,9 @@ def test_the_holds_of_evidence_cost_time():
 def test_waiting_for_capacity_costs_no_time():
     course = Course(max_duration_ms=60_000)
     course.tell()
-    course.tell(target=B, capacity_ok=False)
+    course.tell(target=B, capacity_bp=0)
     assert course.tell(after_s=86_400) == ()
-    course.tell(capacity_ok=True)
+    course.tell(capacity_bp=10_000)
     assert course.tell(after_s=59) == ()
     assert course.tell(after_s=1) == ("Inconclusive",)
 

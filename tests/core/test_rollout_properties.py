@@ -1,5 +1,7 @@
 """What holds whatever happens, in whatever order."""
 
+import json
+
 import msgspec
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -19,6 +21,7 @@ from weir_core.rollout import (
     weight_order,
 )
 from weir_core.snapshot import Monitoring, RolloutPolicy
+from weir_core.status import Observed, route_status
 
 STEPS = st.sampled_from([
     weight(0), weight(0.5), weight(5), weight(25), weight(50), weight(100),
@@ -48,23 +51,44 @@ COMMANDS = st.sampled_from(VERBS)
 class Rollouts(RuleBasedStateMachine):
     """Any inputs in any order, with restarts and lost status between."""
 
-    @initialize(policy=POLICIES)
-    def begin(self, policy):
+    @initialize(policy=POLICIES, first=st.booleans())
+    def begin(self, policy, first):
         self.state = RolloutState()
         self.now_s = 1_000.0
-        self.told = {"target": A, "policy": policy}
+        self.settled = 0
+        self.told = {"target": A, "policy": RolloutPolicy()}
+        if not first:
+            self.walk(0.0, None)
+            self.told["target"] = B
+        self.told["policy"] = policy
+
+    @rule(safe=st.booleans())
+    def go_well(self, safe):
+        """Let nothing stand in the way, so that the far end of a rollout is met often."""
+        self.settled += 100
+        self.told.update(routers_in_sync=True, capacity_bp=10_000, trips=())
+        self.walk(60.0, judged("Safe" if safe else "NoHarmYet", self.settled))
+
+    @rule()
+    def let_go(self):
+        policy = msgspec.structs.replace(self.told["policy"], paused=False, stable_revision="")
+        self.told["policy"] = policy
 
     @rule(policy=POLICIES)
     def edit(self, policy):
         self.told["policy"] = policy
 
-    @rule(wanted=TARGETS)
+    @rule(wanted=TARGETS | st.just(B))
     def retarget(self, wanted):
         self.told["target"] = wanted
 
-    @rule(in_sync=st.booleans(), capacity=st.booleans(), boots=st.integers(0, 3))
-    def happen(self, in_sync, capacity, boots):
-        self.told.update(routers_in_sync=in_sync, capacity_ok=capacity, unclean_boots=boots)
+    @rule(
+        in_sync=st.booleans(),
+        capacity_bp=st.sampled_from([0, 500, 2_500, 9_000, 10_000]),
+        boots=st.integers(0, 3),
+    )
+    def happen(self, in_sync, capacity_bp, boots):
+        self.told.update(routers_in_sync=in_sync, capacity_bp=capacity_bp, unclean_boots=boots)
 
     @rule(attempt=st.integers(1, 3), letter=st.sampled_from("bcd"))
     def trip_somewhere(self, attempt, letter):
@@ -98,7 +122,8 @@ class Rollouts(RuleBasedStateMachine):
         grew = weight_order(before, after) == "raise"
         if grew and before.stable:
             assert inputs.routers_in_sync
-            assert inputs.capacity_ok
+            share = after.weight_bp if after.stable == before.stable else 10_000
+            assert inputs.capacity_bp >= share
             assert inputs.target is not None
             assert not inputs.policy.paused
         if grew and same and before.live and not after.full and inputs.judgement is not None:
@@ -169,6 +194,13 @@ class Rollouts(RuleBasedStateMachine):
         if state.phase == "Degraded":
             assert state.weight_bp == 0
 
+    @invariant()
+    def the_status_is_always_told(self):
+        target = self.told["target"]
+        seen = Observed(policy=self.told["policy"], target=target.name if target else "")
+        status = route_status(self.state, seen, now_s=self.now_s)
+        assert json.loads(json.dumps(status, allow_nan=False)) == status
+
 
 TestRollouts = Rollouts.TestCase
-TestRollouts.settings = settings(max_examples=1500, stateful_step_count=40, deadline=None)
+TestRollouts.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

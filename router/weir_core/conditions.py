@@ -1,0 +1,235 @@
+"""The conditions of a ModelRoute: what pipelines, GitOps tools and `kubectl wait` go by.
+
+Every condition is always present. None of them may be True on hope: Promoted only after the
+bake, Programmed only when every ready router acknowledged.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from weir_core import reasons
+from weir_core.attempts import rollback_text
+from weir_core.errors import Problem
+from weir_core.evidence import Judgement
+from weir_core.figures import instant
+from weir_core.rollout_state import RolloutState
+from weir_core.snapshot import RolloutPolicy
+
+MAX_MESSAGE = 1_000
+"""Characters of one message; Kubernetes allows 32,768, people fewer."""
+
+MAX_PROBLEMS = 5
+"""Problems told at once; the rest are counted."""
+
+Truth = Literal["True", "False", "Unknown"]
+Condition = tuple[Truth, str, str]
+"""(status, reason, message)."""
+
+
+class Observed(msgspec.Struct, frozen=True, kw_only=True):
+    """What a status tells beside the state, as seen at one moment.
+
+    `target` is the revision that the spec asks for, "" while it has problems. `routers` are the
+    ready ones, `routers_in_sync` those that acknowledged the latest. `judgement` is about the
+    state's canary. `requests_to_detect` estimates the canary requests that a doubling of
+    failures needs to be seen, 0 for unknown; `actual_weight_bp` is the share measured, if any.
+    """
+
+    policy: RolloutPolicy
+    target: str = ""
+    generation: int = 0
+    routers: int = 0
+    routers_in_sync: int = 0
+    judgement: Judgement | None = None
+    problems: tuple[Problem, ...] = ()
+    actual_weight_bp: float | None = None
+    requests_to_detect: int = 0
+
+
+def route_conditions(
+    state: RolloutState,
+    observed: Observed,
+    *,
+    message: str,
+    old: Sequence[Mapping[str, Any]],
+    now_s: float,
+) -> list[dict[str, Any]]:
+    """Return all conditions; `message` is the status's sentence, used where it fits.
+
+    A lastTransitionTime of `old` is kept while the condition's status is.
+    """
+    before = {str(c.get("type")): c for c in old}
+    return [
+        _stamped(kind, rule(state, observed, message), observed, before.get(kind), now_s)
+        for kind, rule in CONDITIONS.items()
+    ]
+
+
+def _stamped(
+    kind: str,
+    condition: Condition,
+    observed: Observed,
+    before: Mapping[str, Any] | None,
+    now_s: float,
+) -> dict[str, Any]:
+    status, reason, message = condition
+    unchanged = before is not None and before.get("status") == status
+    since = before.get("lastTransitionTime") if before is not None and unchanged else None
+    return {
+        "type": kind,
+        "status": status,
+        "reason": reason,
+        "message": message[:MAX_MESSAGE],
+        "observedGeneration": observed.generation,
+        "lastTransitionTime": since or instant(now_s),
+    }
+
+
+def serving(state: RolloutState) -> str:
+    """Return what goes on serving, whatever else is wrong."""
+    return f"keeps revision {state.stable} serving" if state.stable else "nothing serves yet"
+
+
+def _problem(kind: str, state: RolloutState, observed: Observed) -> Condition | None:
+    problems = [p for p in observed.problems if p.condition == kind]
+    if not problems:
+        return None
+    told = [p.sentence() for p in problems[:MAX_PROBLEMS]]
+    more = len(problems) - len(told)
+    if more:
+        told.append(f"and {more} more")
+    # What serves comes first: a long list of problems may be cut.
+    return "False", problems[0].reason, f"{serving(state)}; {'; '.join(told)}"
+
+
+def _accepted(state: RolloutState, observed: Observed, message: str) -> Condition:
+    """The spec is valid."""
+    problem = _problem("Accepted", state, observed)
+    return problem or ("True", reasons.ACCEPTED, "the spec is valid")
+
+
+def _resolved(state: RolloutState, observed: Observed, message: str) -> Condition:
+    """Everything that the spec names was found."""
+    problem = _problem("ResolvedRefs", state, observed)
+    return problem or ("True", reasons.RESOLVED, "everything that the spec names was found")
+
+
+def _programmed(state: RolloutState, observed: Observed, message: str) -> Condition:
+    """Every ready router acknowledged what is published."""
+    problem = _problem("Programmed", state, observed)
+    if problem:
+        return problem
+    if not observed.routers:
+        return "False", reasons.NO_ROUTERS, "no ready router has connected"
+    told = f"{observed.routers_in_sync} of {observed.routers} ready routers acknowledged"
+    if observed.routers_in_sync < observed.routers:
+        return "False", reasons.ROUTERS_OUT_OF_SYNC, told
+    return "True", reasons.PROGRAMMED, told
+
+
+def _progressing(state: RolloutState, observed: Observed, message: str) -> Condition:
+    """A canary is under way and nothing stops it."""
+    if state.phase == "Progressing":
+        return "True", _stage_reason(state), message
+    return "False", standstill(state), message
+
+
+def _stage_reason(state: RolloutState) -> str:
+    return {"Steps": reasons.STEPPING, "Promoting": reasons.PROMOTING}.get(
+        state.stage, reasons.BAKING
+    )
+
+
+def standstill(state: RolloutState) -> str:
+    """Return why a rollout does not move: people's pauses first, since only they can lift them."""
+    if state.stage == "Idle":
+        return reasons.HEALTHY
+    if state.stage == "RolledBack":
+        return reasons.ROLLED_BACK
+    if state.stage == "Refused":
+        return reasons.ATTEMPT_REFUSED
+    if state.pauses:
+        return reasons.PAUSED
+    if state.inconclusive:
+        return reasons.INCONCLUSIVE
+    return reasons.hold_reason(state.holds[0]) if state.holds else _stage_reason(state)
+
+
+def _promoted(state: RolloutState, observed: Observed, message: str) -> Condition:
+    """The revision that the spec asks for is stable, its bake is over: the old one may go."""
+    if state.stable and state.stage == "Idle" and state.stable == observed.target:
+        return "True", reasons.PROMOTED, f"{state.stable} is stable and serves everything"
+    if not observed.target:
+        return "False", reasons.NOT_ACCEPTED, f"the spec has a problem; {serving(state)}"
+    return "False", _stage_reason(state) if state.live else standstill(state), message
+
+
+def _rolled_back(state: RolloutState, observed: Observed, message: str) -> Condition:
+    """The revision that the spec asks for was rolled back and waits for a retry or an edit."""
+    if state.stage != "RolledBack":
+        return "False", reasons.NOT_TRIED, "no revision in question was rolled back"
+    why = state.last_rollback
+    return (
+        "True",
+        why.reason if why else reasons.ROLLED_BACK,
+        rollback_text(why) if why else message,
+    )
+
+
+def _stable_healthy(state: RolloutState, observed: Observed, message: str) -> Condition:
+    """Stable is below its own ceilings, as far as a rollout's evidence tells."""
+    if not state.stable:
+        return "False", reasons.NO_STABLE, "no revision is stable yet"
+    judgement = observed.judgement
+    unwell = (*state.holds, *(judgement.holds if judgement else ()))
+    if reasons.STABLE_UNHEALTHY in unwell:
+        return "False", reasons.STABLE_UNHEALTHY, reasons.hold_message(reasons.STABLE_UNHEALTHY)
+    if judgement is None:
+        return "Unknown", reasons.NOT_TRIED, "only a rollout measures it"
+    return "True", reasons.NO_ALARM, f"{state.stable} is below its ceilings"
+
+
+def _ready(state: RolloutState, observed: Observed, message: str) -> Condition:
+    """Requests are answered, by whichever revision."""
+    if not state.stable:
+        return "False", reasons.NO_STABLE, "no revision is stable yet"
+    if not observed.routers_in_sync:
+        return "False", reasons.NO_ROUTERS, "no ready router has acknowledged this route"
+    return "True", reasons.ACCEPTED, f"{state.stable} serves"
+
+
+def _reconciling(state: RolloutState, observed: Observed, message: str) -> Condition:
+    """kstatus: the controller still has work to do with this spec; never beside Stalled."""
+    stalled, why, what = _stalled(state, observed, message)
+    if stalled == "True":
+        return "False", why, what
+    if state.live:
+        return "True", standstill(state), message
+    programmed, reason, told = _programmed(state, observed, message)
+    return ("False", reasons.HEALTHY, message) if programmed == "True" else ("True", reason, told)
+
+
+def _stalled(state: RolloutState, observed: Observed, message: str) -> Condition:
+    """kstatus: nothing will move until a person does something."""
+    for problem in (_problem(k, state, observed) for k in ("Accepted", "ResolvedRefs")):
+        if problem:
+            return "True", problem[1], problem[2]
+    if state.phase == "Degraded" or state.inconclusive:
+        return "True", standstill(state), message
+    return "False", reasons.NO_ALARM, "no person is needed"
+
+
+CONDITIONS: dict[str, Callable[[RolloutState, Observed, str], Condition]] = {
+    "Accepted": _accepted,
+    "ResolvedRefs": _resolved,
+    "Programmed": _programmed,
+    "Progressing": _progressing,
+    "Promoted": _promoted,
+    "RolledBack": _rolled_back,
+    "StableHealthy": _stable_healthy,
+    "Ready": _ready,
+    "Reconciling": _reconciling,
+    "Stalled": _stalled,
+}

@@ -1,0 +1,124 @@
+"""Every reason that a transition or a condition can carry, with what it means.
+
+Written once so that Events, conditions, `weir describe` and the documentation say the same.
+"""
+
+# Events of a rollout, in the order in which a good one meets them.
+REVISION_CREATED = "RevisionCreated"
+"""The behaviour compiled to content that no known revision has."""
+ROLLOUT_STARTED = "RolloutStarted"
+"""An attempt began; the canary has no traffic yet."""
+WEIGHT_UPDATED = "WeightUpdated"
+"""The canary's share of new requests changed."""
+STEP_COMPLETED = "StepCompleted"
+"""What a hold, pause or prove waited for came, or a person waived it."""
+STEPS_SKIPPED = "StepsSkipped"
+"""A person promoted in full, or maxDuration passed with onInconclusive Promote."""
+PROVED = "Proved"
+"""Every gate showed that the canary is not promoteRatio times as bad as stable."""
+BAKE_STARTED = "BakeStarted"
+"""The canary serves nearly all; the old revision keeps the holdback and all of its capacity."""
+BAKE_COMPLETED = "BakeCompleted"
+"""The bake ended without harm; the holdback is given up."""
+PROMOTED = "Promoted"
+"""The canary is the stable revision now, and the old one may be torn down."""
+INITIAL = "Initial"
+"""The first revision of a route is stable at once: there is nothing to compare it with."""
+PAUSED = "Paused"
+"""A person stopped the rollout: by spec, by a pause step or by a command. Evidence goes on."""
+RESUMED = "Resumed"
+"""Nothing stops the rollout any more."""
+OBJECTIVES_CHANGED = "ObjectivesChanged"
+"""Objectives or audits were edited: evidence is counted afresh, the step begins again."""
+
+# Events of a rollout that does not go well.
+BRAKE_TRIPPED = "BrakeTripped"
+"""A router set the canary to 0 by itself."""
+ROLLED_BACK = "RolledBack"
+"""The canary has no traffic until it is retried; stable serves everything."""
+REVISION_SUPERSEDED = "RevisionSuperseded"
+"""The spec asks for another revision: the canary gave way before it was decided on."""
+ATTEMPT_REFUSED = "AttemptRefused"
+"""The spec asks for a revision that must not begin by itself; a person must retry it."""
+COMMAND_REFUSED = "CommandRefused"
+"""A command was late, seen before, for another revision, or does not fit the state."""
+INCONCLUSIVE = "Inconclusive"
+"""maxDuration passed and nothing was decided."""
+
+# Why a rollout stands still by itself; each clears by itself when its cause does.
+ROUTERS_OUT_OF_SYNC = "RoutersOutOfSync"
+"""A raise is due, and a ready router has not acknowledged or not reported yet."""
+NO_CAPACITY = "NoCapacity"
+"""A raise is due, and the canary's backends could not carry it."""
+EVIDENCE_MISSING = "EvidenceMissing"
+"""A raise is due, and no outcome of this attempt is known: no traffic, a restart, lost reports."""
+NOT_ACCEPTED = "NotAccepted"
+"""The spec has a problem, so nobody knows what its owner wants: no raise until it is mended."""
+STABLE_UNHEALTHY = "StableUnhealthy"
+"""Both arms are worse than maxRate: the cause is not the canary."""
+SAMPLE_RATIO_MISMATCH = "SampleRatioMismatch"
+"""The arms did not get the shares they were drawn with: the counts cannot be trusted."""
+OUTCOMES_MISSING = "OutcomesMissing"
+"""Too many requests never told how they ended."""
+OBJECTIVE_HELD = "ObjectiveHeld"
+"""An objective with mode Hold is worse in the canary."""
+
+# Why a revision was rolled back.
+HARM = "Harm"
+"""The evidence of harm crossed 1/α."""
+UNCLEAN_BOOTS = "UncleanBoots"
+"""Routers died twice while the canary had traffic; it may be the one that kills them."""
+ABORTED = "Aborted"
+"""A person ended the attempt."""
+
+# Conditions only.
+ACCEPTED = "Accepted"
+"""The spec is valid."""
+RESOLVED = "ResolvedRefs"
+"""Everything that the spec names was found."""
+PROGRAMMED = "Programmed"
+"""Every ready router acknowledged."""
+NO_ROUTERS = "NoRouters"
+"""No ready router is known."""
+NO_STABLE = "NoStableRevision"
+"""No revision serves yet."""
+STEPPING = "Stepping"
+"""The rollout walks its steps."""
+PROMOTING = "Promoting"
+"""The steps are over, the canary is about to serve nearly all."""
+BAKING = "Baking"
+"""The canary serves nearly all, the old revision keeps the holdback."""
+HEALTHY = "Healthy"
+"""The stable revision serves everything, and it is what the spec asks for."""
+NOT_TRIED = "NotTried"
+"""There is nothing to say: no rollout, or no evidence yet."""
+NO_ALARM = "NoAlarm"
+"""Nothing speaks against it."""
+
+ADVICE = {
+    ROUTERS_OUT_OF_SYNC: "a raise waits until every ready router has acknowledged and reported",
+    NO_CAPACITY: "a raise waits until the canary's backends can carry it",
+    EVIDENCE_MISSING: "a raise waits for the first outcome of this attempt; without traffic "
+    "`weir promote --full` goes on",
+    NOT_ACCEPTED: "no raise while the spec has a problem; see condition Accepted",
+    STABLE_UNHEALTHY: "stable is worse than its ceiling too, so the cause is not the canary; "
+    "it goes on when stable is well again, `weir promote --full` overrides",
+    SAMPLE_RATIO_MISMATCH: "the arms did not get the shares they were drawn with; "
+    "look for retries or caches in front of the router",
+    OUTCOMES_MISSING: "too many requests never told how they ended; look for routers that "
+    "vanished or reports that were lost",
+    OBJECTIVE_HELD: "the objective is worse in the canary; it goes on when that is no longer so, "
+    "`weir promote --full` overrides",
+}
+"""What a person should know about each reason to stand still."""
+
+
+def hold_reason(hold: str) -> str:
+    """Return the CamelCase reason of a hold: "Objective/load" is an ObjectiveHeld."""
+    return OBJECTIVE_HELD if hold.startswith("Objective/") else hold
+
+
+def hold_message(hold: str) -> str:
+    """Return one sentence about a hold; one that this version does not know speaks for itself."""
+    advice = ADVICE.get(hold_reason(hold), "it goes on when that clears")
+    return f"{hold}: {advice}"

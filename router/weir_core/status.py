@@ -1,0 +1,253 @@
+"""What a route says of itself: the .status of a ModelRoute, and all that `weir` prints of it.
+
+Plain JSON values with camelCase keys, decimals as strings, bounded in size. It refuses to
+decide anything: it tells what `rollout` did and what `conditions` follow.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from weir_core import reasons
+from weir_core.attempts import rollback_text
+from weir_core.commands import Acknowledgement, command_text
+from weir_core.conditions import MAX_MESSAGE, Observed, route_conditions, serving
+from weir_core.evidence import CANARY, STABLE, Judgement, ObjectiveJudgement
+from weir_core.figures import duration, e_value, instant, percent, ratio
+from weir_core.gates import requests_wanted, settled_in_step, step_text
+from weir_core.history import Rollback
+from weir_core.rollout_state import RolloutState
+
+__all__ = ["COLUMNS", "Observed", "columns", "route_status"]
+
+MAX_OBJECTIVES = 16
+"""Objectives shown; the API allows no more."""
+
+UNBOUNDED = 1e9
+"""An interval's upper end from which on there is none."""
+
+COLUMNS = ("PHASE", "STEP", "WEIGHT", "VERDICT", "E-VALUE", "STABLE", "CANARY", "AGE")
+
+
+def route_status(
+    state: RolloutState, observed: Observed, *, now_s: float, old: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the whole status; `old` is the one before, for the times of its conditions."""
+    message = sentence(state, observed)[:MAX_MESSAGE]
+    judgement = observed.judgement if state.live else None
+    return {
+        "observedGeneration": observed.generation,
+        "phase": state.phase,
+        "message": message,
+        "stable": {"revision": state.stable},
+        "canary": {"revision": state.canary, "attempt": state.attempt},
+        "step": _step(state, observed),
+        "weight": _weight(state, observed),
+        "routers": {"inSync": observed.routers_in_sync, "of": observed.routers},
+        "verdict": _verdict(state, judgement),
+        "eValue": e_value(judgement.log_e) if judgement else "",
+        "threshold": e_value(judgement.threshold) if judgement else "",
+        "evidence": _evidence(judgement),
+        "lastRollback": _last_rollback(state.last_rollback),
+        "lastCommand": _last_command(state.last_command),
+        "conditions": route_conditions(
+            state,
+            observed,
+            message=message,
+            old=(old or {}).get("conditions") or (),
+            now_s=now_s,
+        ),
+    }
+
+
+def columns(status: Mapping[str, Any], *, age_s: float | None = None) -> tuple[str, ...]:
+    """Return one line of `kubectl get` or `weir get`, in the order of COLUMNS."""
+    return (
+        status["phase"],
+        status["step"]["progress"],
+        status["weight"]["set"],
+        status["verdict"],
+        status["eValue"],
+        status["stable"]["revision"],
+        status["canary"]["revision"],
+        "" if age_s is None else duration(age_s),
+    )
+
+
+# One sentence.
+
+
+def sentence(state: RolloutState, observed: Observed) -> str:
+    """Return what is going on, with the numbers, and what a person could do where one is needed."""
+    if state.stage == "Idle":
+        return _idle(state, observed)
+    if state.stage == "Refused":
+        return f"{state.refusal}; {serving(state)}"
+    if state.stage == "RolledBack":
+        why = state.last_rollback
+        told = rollback_text(why) if why else f"{state.canary} was rolled back"
+        return f"{told}; {serving(state)}; change the behaviour, or retry it"
+    parts = [_where(state, observed), _conclusion(observed.judgement)]
+    if state.phase == "Paused":
+        parts.insert(0, f"paused ({_stops(state)})")
+    parts += [part for part in (_progress(state, observed), _outlook(observed)) if part]
+    advice = "; promote, abort or resume it by command" if state.inconclusive else ""
+    return ", ".join(parts) + advice
+
+
+def _idle(state: RolloutState, observed: Observed) -> str:
+    if not state.stable:
+        return "no revision yet: the spec has a problem, see condition Accepted"
+    return f"{state.stable} serves everything"
+
+
+def _stops(state: RolloutState) -> str:
+    people = {"Spec": "by spec.rollout.paused", "Step": "by a step", "Command": "by a command"}
+    inconclusive = (reasons.INCONCLUSIVE,) if state.inconclusive else ()
+    return ", ".join((*(people[p] for p in state.pauses), *inconclusive, *state.holds))
+
+
+def _where(state: RolloutState, observed: Observed) -> str:
+    share = f"{percent(state.weight_bp)} to {state.canary}"
+    if state.stage == "Steps":
+        return f"{step_text(state, observed.policy)}: {share}"
+    if state.stage == "Promoting":
+        return f"promoting: {share}"
+    end_s = state.step_since_s + observed.policy.bake_ms / 1_000
+    return f"bake until {instant(end_s)}: {share}"
+
+
+def _conclusion(judgement: Judgement | None) -> str:
+    if judgement is None:
+        return "no evidence yet"
+    numbers = f"(E {e_value(judgement.log_e)} of {e_value(judgement.threshold)})"
+    suspect = f" on {judgement.suspect}" if judgement.suspect else ""
+    return {
+        "InsufficientData": f"too little evidence yet {numbers}",
+        "NoHarmYet": f"no harm {numbers}",
+        "Harm": f"harm{suspect} {numbers}",
+        "Safe": f"shown to be safe {numbers}",
+    }[judgement.verdict]
+
+
+def _progress(state: RolloutState, observed: Observed) -> str:
+    gate, judgement = state.gate, observed.judgement
+    if gate is None or judgement is None:
+        return ""
+    if gate.kind == "prove":
+        gates = [o for o in judgement.objectives if o.mode == "Enforce"]
+        if not gates:
+            return ""
+        least = min(gates, key=lambda o: o.promote_log_e)
+        wanted = e_value(-math.log(observed.policy.promote_alpha))
+        return f"proof {e_value(least.promote_log_e)} of {wanted} ({least.name} has least)"
+    if gate.kind != "hold":
+        return ""
+    wanted_requests = requests_wanted(state, gate)
+    settled = settled_in_step(state, judgement)
+    return f"{settled} of {wanted_requests} canary requests" if wanted_requests else ""
+
+
+def _outlook(observed: Observed) -> str:
+    if not observed.requests_to_detect:
+        return ""
+    return f"about {observed.requests_to_detect} canary requests to detect a doubling"
+
+
+# Parts.
+
+
+def _step(state: RolloutState, observed: Observed) -> dict[str, Any]:
+    of = len(observed.policy.steps)
+    index = min(state.step + 1, of) if state.stage == "Steps" else of if state.live else 0
+    progress = {"Steps": f"{index}/{of}", "Promoting": "promoting", "Bake": "bake"}
+    return {
+        "index": index,
+        "of": of,
+        "kind": state.gate.kind if state.gate else "",
+        "progress": progress.get(state.stage, ""),
+    }
+
+
+def _weight(state: RolloutState, observed: Observed) -> dict[str, str]:
+    actual = observed.actual_weight_bp if state.live else None
+    return {
+        "set": percent(state.weight_bp),
+        "actual": "" if actual is None else percent(actual),
+    }
+
+
+def _verdict(state: RolloutState, judgement: Judgement | None) -> str:
+    if state.inconclusive:
+        return reasons.INCONCLUSIVE
+    if state.stage == "RolledBack":
+        return state.last_rollback.reason if state.last_rollback else reasons.ROLLED_BACK
+    if not state.live:
+        return ""
+    return judgement.verdict if judgement else "InsufficientData"
+
+
+def _evidence(judgement: Judgement | None) -> dict[str, Any]:
+    if judgement is None:
+        return {"objectives": []}
+    return {
+        "assigned": _versus(judgement.assigned),
+        "settled": _versus(judgement.settled),
+        "coverage": percent(judgement.coverage * 10_000),
+        "sampleRatioEValue": e_value(judgement.sample_ratio_log_e),
+        "audits": judgement.audits,
+        "badServed": judgement.bad_served,
+        "objectives": [_objective(o) for o in judgement.objectives[:MAX_OBJECTIVES]],
+    }
+
+
+def _versus(pair: tuple[int, int]) -> dict[str, int]:
+    return {"canary": pair[CANARY], "stable": pair[STABLE]}
+
+
+def _objective(o: ObjectiveJudgement) -> dict[str, Any]:
+    high = ratio(o.high) if o.high < UNBOUNDED else ""
+    return {
+        "name": o.name,
+        "event": o.event,
+        "mode": o.mode,
+        "verdict": o.verdict,
+        "canary": f"{o.failed[CANARY]}/{o.settled[CANARY]}",
+        "stable": f"{o.failed[STABLE]}/{o.settled[STABLE]}",
+        "ratio": ratio(o.ratio) if o.failed[STABLE] else "",
+        "interval": f"{ratio(o.low)}-{high}",
+        "eValue": e_value(o.log_e),
+        "promoteEValue": e_value(o.promote_log_e),
+        "suspect": o.suspect,
+    }
+
+
+def _last_rollback(rollback: Rollback | None) -> dict[str, Any] | None:
+    if rollback is None:
+        return None
+    return {
+        "revision": rollback.revision,
+        "attempt": rollback.attempt,
+        "reason": rollback.reason,
+        "suspect": rollback.suspect,
+        "eValue": e_value(rollback.log_e) if rollback.threshold else "",
+        "threshold": e_value(rollback.threshold) if rollback.threshold else "",
+        "weight": percent(rollback.weight_bp),
+        "requests": rollback.requests,
+        "canaryRequests": rollback.canary_requests,
+        "badServed": rollback.bad_served,
+        "decidedBy": rollback.decided_by,
+        "at": instant(rollback.at_s),
+        "message": rollback_text(rollback)[:MAX_MESSAGE],
+    }
+
+
+def _last_command(last: Acknowledgement | None) -> dict[str, Any] | None:
+    if last is None:
+        return None
+    return {
+        "command": command_text(last.command),
+        "result": last.result,
+        "message": last.message[:MAX_MESSAGE],
+        "at": instant(last.at_s),
+    }
