@@ -7,7 +7,7 @@ SOURCES := router operator tests hack
 
 .PHONY: demo test check format lock bench bench-sequential vllm-test clean
 demo: $(STAMP)
-	$(BIN)/weir demo
+	$(BIN)/weir demo $(DEMO)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
@@ -22,6 +22,10 @@ check: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
+
+# Needs Python 3.12 and 6 GB of disk; the environment is made once, in the user's cache.
+vllm-test: $(STAMP)
+	WEIR_PYTHON=$(BIN)/python hack/vllm/run.sh
 
 # Everything installed is named by its hash in requirements.lock, the build backend too.
 $(STAMP): pyproject.toml requirements.lock

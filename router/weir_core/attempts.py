@@ -9,7 +9,7 @@ from typing import Literal
 from msgspec.structs import replace
 
 from weir_core import reasons
-from weir_core.evidence import CANARY, Judgement, Trip
+from weir_core.evidence import CANARY, STABLE, Judgement, Trip
 from weir_core.figures import duration, e_value, percent
 from weir_core.history import RevisionRecord, Rollback, find, named, put
 from weir_core.rollout_state import (
@@ -276,6 +276,7 @@ def rolled_back(
         requests=sum(judgement.settled) if judgement else 0,
         canary_requests=judgement.settled[CANARY] if judgement else 0,
         bad_served=judgement.bad_served if judgement else 0,
+        objectives=judgement.objectives if judgement else (),
     )
     record = find(state.records, state.canary)
     records = state.records
@@ -310,19 +311,27 @@ def _storable(log: float) -> float:
 
 def rollback_text(rollback: Rollback) -> str:
     """Return who rolled back what, why, and on which numbers."""
-    suspect = f" on {rollback.suspect}" if rollback.suspect else ""
+    suspect = f" on {rollback.suspect}{_counts(rollback)}" if rollback.suspect else ""
     threshold = f" of {e_value(rollback.threshold)}" if rollback.threshold else ""
     evidence = f", E {e_value(rollback.log_e)}{threshold}" if rollback.log_e else ""
-    served = (
-        f" after {rollback.canary_requests} canary requests, {rollback.bad_served} of them bad"
-        if rollback.canary_requests
-        else ""
-    )
+    bad = f", {rollback.bad_served} of them bad" if rollback.bad_served else ""
+    served = ""
+    if rollback.canary_requests:
+        served = f" after {rollback.canary_requests} canary requests{bad}"
     return (
         f"{rollback.revision} attempt {rollback.attempt} rolled back from "
         f"{percent(rollback.weight_bp)} by {rollback.decided_by}: {rollback.reason}"
         f"{suspect}{evidence}{served}"
     )
+
+
+def _counts(rollback: Rollback) -> str:
+    """Return the suspect's failures in both arms, in brackets."""
+    for one in rollback.objectives:
+        if one.name == rollback.suspect:
+            canary = f"{one.failed[CANARY]}/{one.settled[CANARY]}"
+            return f" (canary {canary}, stable {one.failed[STABLE]}/{one.settled[STABLE]})"
+    return ""
 
 
 def promoted(state: RolloutState, now_s: float) -> Advance:

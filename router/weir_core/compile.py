@@ -220,7 +220,9 @@ def _behaviour(spec: BehaviourSpec, world: _World, report: _Report) -> Behaviour
         _backend(ref.name, f"{at}.fallback.backendRefs[{place}].name", world, report)
         for place, ref in enumerate(refs)
     ]
-    causes = (spec.fallback.causes if spec.fallback else ()) or (DEFAULTS.fallback_on if refs else ())
+    causes = (spec.fallback.causes if spec.fallback else ()) or (
+        DEFAULTS.fallback_on if refs else ()
+    )
     if None in tiers or None in fallback:
         return None
     positions = {tier.name: place for place, tier in enumerate(spec.tiers)}

@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 from msgspec.structs import replace
 
+from weir_core.evidence import ObjectiveJudgement
 from weir_core.snapshot import Revision
 
 MAX_RECORDS = 10
@@ -37,6 +38,7 @@ class Rollback(msgspec.Struct, frozen=True, kw_only=True):
     requests: int = 0
     canary_requests: int = 0
     bad_served: int = 0
+    objectives: tuple[ObjectiveJudgement, ...] = ()
 
 
 class RevisionRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -99,16 +99,16 @@ ADVICE = {
     ROUTERS_OUT_OF_SYNC: "a raise waits until every ready router has acknowledged and reported",
     NO_CAPACITY: "a raise waits until the canary's backends can carry it",
     EVIDENCE_MISSING: "a raise waits for the first outcome of this attempt; without traffic "
-    "`weir promote --full` goes on",
+    "`weir rollout promote --full` goes on",
     NOT_ACCEPTED: "no raise while the spec has a problem; see condition Accepted",
     STABLE_UNHEALTHY: "stable is worse than its ceiling too, so the cause is not the canary; "
-    "it goes on when stable is well again, `weir promote --full` overrides",
+    "it goes on when stable is well again, `weir rollout promote --full` overrides",
     SAMPLE_RATIO_MISMATCH: "the arms did not get the shares they were drawn with; "
     "look for retries or caches in front of the router",
     OUTCOMES_MISSING: "too many requests never told how they ended; look for routers that "
     "vanished or reports that were lost",
     OBJECTIVE_HELD: "the objective is worse in the canary; it goes on when that is no longer so, "
-    "`weir promote --full` overrides",
+    "`weir rollout promote --full` overrides",
 }
 """What a person should know about each reason to stand still."""
 

@@ -7,7 +7,7 @@ from weir_core.routing import UNKNOWN, draw, place
 from weir_core.snapshot import FULL_BP, Check, Tier
 from weir_router import dialect
 from weir_router.dialect import Refusal
-from weir_router.serve import Given, choose
+from weir_router.serve import Given, choose, given
 from weir_router.table import ARM_NAMES, Route, Table
 
 
@@ -24,15 +24,13 @@ def explain(table: Table, body: bytes, headers: dict[str, str]) -> dict[str, Any
         return _refused(Refusal(404, "model_not_found", message))
     lower = {name.lower(): value for name, value in headers.items()}
     session = lower.get(route.policy.rollout.header.lower(), "")
-    declared = Given(
-        deadline_ms=int(lower.get("x-weir-deadline-ms", "0") or 0),
-        risk=lower.get("x-weir-risk", UNKNOWN),
-        task=lower.get("x-weir-task", UNKNOWN),
-        user_tier=lower.get("x-weir-user-tier", UNKNOWN),
-    )
+    declared = given([(name.encode(), value.encode()) for name, value in lower.items()])
+    if isinstance(declared, Refusal):
+        return _refused(declared)
     return {
         "route": route.key,
         "session": session,
+        "sessionHeader": route.policy.rollout.header,
         "draw": _draw(route, session),
         "arms": [_arm(route, position, request, declared) for position in _positions(route)],
     }
@@ -64,12 +62,19 @@ def _arm(route: Route, position: int, request: dialect.Request, declared: Given)
     return {
         "arm": arm.name,
         "revision": arm.revision,
-        "rule": chosen.rule or "none matched: all tiers",
+        "rule": _rule(chosen.rule, declared),
         "tiers": [_tier(tier, last=tier is tiers[-1]) for tier in tiers],
         "deadlineMs": min(arm.behaviour.deadline_ms, declared.deadline_ms or 10**9),
         "maxAttempts": arm.behaviour.max_attempts,
         "fallback": [backend.name for backend in arm.behaviour.fallback],
     }
+
+
+def _rule(name: str, declared: Given) -> str:
+    if not name:
+        return "none matched: all tiers"
+    unknown = " (no x-weir-risk: an undeclared risk counts as risky)"
+    return name + (unknown if declared.risk == UNKNOWN else "")
 
 
 def _tier(tier: Tier, *, last: bool) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from weir_core.commands import VERBS, Command
 from weir_core.compile import Compiled, compile_world
 from weir_core.errors import Problem
 from weir_core.evidence import Judgement, Key, Trip
+from weir_core.history import find
 from weir_core.manifests import Parsed, parse
 from weir_core.resources import title_of
 from weir_core.rollout import (
@@ -204,6 +205,7 @@ class Keeper:
                 rollout=compiled.rollout,
                 state=known.state if known else RolloutState(),
                 events=known.events if known else (),
+                created_s=known.created_s if known else now_s,
             )
         for key, route in list(routes.items()):
             gone = key not in self._compiled.routes and not self._is_broken(key)
@@ -257,7 +259,9 @@ class Keeper:
             log.log(level, transition.reason, extra={"route": key, "why": transition.message})
         if done.state == route.state and events is route.events:
             return route
-        return replace(route, state=done.state, events=events)
+        after = replace(route, state=done.state, events=events)
+        self._status(key, after)  # So that conditions are dated when they turn.
+        return after
 
     def _judge(self, key: str, route: SavedRoute, now_s: float) -> Judgement | None:
         policy = _policy(route)
@@ -293,6 +297,7 @@ class Keeper:
                 for key, route in sorted(self._saved.routes.items())
                 if not route.gone
             },
+            "created": {key: route.created_s for key, route in self._saved.routes.items()},
             "problems": [problem.sentence() for problem in self._problems],
         }
 
@@ -305,6 +310,7 @@ class Keeper:
             "namespace": route.namespace,
             "name": route.name,
             "modelNames": list(route.model_names),
+            "created": route.created_s,
             "status": self._status(key, route),
             "events": [
                 {
@@ -315,7 +321,7 @@ class Keeper:
                 }
                 for happened in route.events
             ],
-            "tiers": self._router.metrics.totals(key),
+            **self._tiers(key, route),
             "history": [
                 {
                     "revision": record.revision.name,
@@ -327,6 +333,23 @@ class Keeper:
                 for record in route.state.records
             ],
         }
+
+    def _tiers(self, key: str, route: SavedRoute) -> dict[str, Any]:
+        """Return what each tier served, cheapest first, and what the last alone had cost."""
+        totals = self._router.metrics.totals(key)
+        stable = find(route.state.records, route.state.stable)
+        if stable is None:
+            return {"tiers": totals}
+        tiers = stable.revision.behaviour.tiers
+        none = {"requests": 0, "inputTokens": 0, "outputTokens": 0, "costPico": 0}
+        ordered = {tier.name: totals.get(tier.name, none) for tier in tiers} | totals
+        last = tiers[-1]
+        cost_pico = sum(
+            row["inputTokens"] * last.backend.input_price_pico
+            + row["outputTokens"] * last.backend.output_price_pico
+            for row in ordered.values()
+        )
+        return {"tiers": ordered, "alwaysLast": {"tier": last.name, "costPico": cost_pico}}
 
     async def command(self, key: str, verb: str, revision: str, *, full: bool) -> dict[str, Any]:
         """Carry out a command and return how it was acknowledged."""

@@ -14,7 +14,7 @@ from weir_router import dialect, verify
 from weir_router.answer import stream_for_client, without_logprobs
 from weir_router.cycle import Exchange
 from weir_router.table import Route
-from weir_router.telemetry import PICO, Metrics
+from weir_router.telemetry import UNIT_PICO, Metrics
 from weir_router.walk import Sink, Walk
 
 Headers = list[tuple[bytes, bytes]]
@@ -105,13 +105,13 @@ class Replier(Sink):
         assert state is not None
         tier = walk.arm.behaviour.tiers[call.tier if call is not None else state.tier].name
         fixed = _fixed_headers(walk.route.key, walk.arm.revision, walk.arm.name, tier)
-        cost = f"{(state.spent_pico + state.reserved_pico) * PICO:.9f}"
+        units, rest = divmod(state.spent_pico + state.reserved_pico, UNIT_PICO)
         return [
             *fixed,
             (b"x-request-id", self._id.encode()),
             (b"x-weir-reason", reason(walk, state).encode()),
             (b"x-weir-attempts", b"%d" % state.attempts),
-            (b"x-weir-cost", cost.encode()),
+            (b"x-weir-cost", b"%d.%012d" % (units, rest)),
         ]
 
     def _count(self, walk: Walk) -> None:
@@ -124,8 +124,9 @@ class Replier(Sink):
         series.duration.observe(walk.clock() - self.started_s)
         if not math.isnan(self.first_byte_s):
             series.first.observe(self.first_byte_s - self.started_s)
-        series.input_tokens += walk.input_tokens
-        series.output_tokens += walk.output_tokens
+        if walk.answer is not None:
+            series.input_tokens += walk.answer.usage.prompt_tokens
+            series.output_tokens += walk.answer.usage.completion_tokens
 
 
 @functools.lru_cache(maxsize=1024)

@@ -6,7 +6,7 @@ say. The brake is here too: it judges this router's own evidence and needs nobod
 
 import random
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -14,7 +14,7 @@ import msgspec
 from weir_core.evidence import CANARY, STABLE, Judgement, Trip
 from weir_core.routing import UNKNOWN, Chosen, draw
 from weir_core.snapshot import FULL_BP, Snapshot
-from weir_router import dialect, table
+from weir_router import dialect, table, verify
 from weir_router.audit import Auditor, served_by
 from weir_router.calls import Context
 from weir_router.cycle import Exchange
@@ -184,7 +184,9 @@ class Router:
             return self._refuse(exchange, _no_model(request.body.model))
         if self.load.full():
             return self._refuse(exchange, _OVERLOADED)
-        declared = given(exchange)
+        if not verify.schema_is_usable(request):
+            return self._refuse(exchange, _BAD_SCHEMA)
+        declared = given(exchange.headers)
         if isinstance(declared, Refusal):
             return self._refuse(exchange, declared)
         self.load.in_flight += 1
@@ -339,11 +341,11 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     user_tier: str = UNKNOWN
 
 
-def given(exchange: Exchange) -> Given | Refusal:
+def given(headers: Iterable[tuple[bytes, bytes]]) -> Given | Refusal:
     """Return what the caller declared, or a 400 that names the bad header."""
     numbers = {b"x-weir-hops": 0, b"x-weir-deadline-ms": 0}
     words = {b"x-weir-risk": UNKNOWN, b"x-weir-task": UNKNOWN, b"x-weir-user-tier": UNKNOWN}
-    for name, value in exchange.headers:
+    for name, value in headers:
         if not name.startswith(b"x-weir-"):
             continue
         if name in numbers:
@@ -385,4 +387,10 @@ def _no_model(name: str) -> Refusal:
     return Refusal(404, "model_not_found", f"The model {shown!r} does not exist", "model")
 
 
+_BAD_SCHEMA = Refusal(
+    400,
+    "invalid_json_schema",
+    "response_format.json_schema.schema: saw no valid JSON schema",
+    "response_format",
+)
 _OVERLOADED = Refusal(503, "overloaded", "too many requests in flight", retry_after_s=1)

@@ -29,6 +29,7 @@ from weir_router.upstreams import Keys, Upstreams
 BRAKE_S = 0.05
 """How often the brake looks although nothing failed: waiting requests settle too."""
 DRAIN_S = 30
+BACKLOG = 2_048
 log = logging.getLogger("weir")
 
 
@@ -63,6 +64,11 @@ def serve(settings: Settings, *, said: Callable[[str], None] = print) -> None:
 async def _serve(settings: Settings, said: Callable[[str], None]) -> None:
     clock = steady_clock()
     file = StateFile(settings.state)
+    file.lock()
+    doors = (
+        _listen(settings.host, settings.port),
+        _listen(settings.admin_host, settings.admin_port),
+    )
     boot = f"boot-{file.read().boot + 1}"
     keeper: Keeper | None = None
     upstreams = Upstreams(Keys(settings.keys))
@@ -80,7 +86,7 @@ async def _serve(settings: Settings, said: Callable[[str], None]) -> None:
     front, admin = _servers(settings, router, keeper)
     loops = [asyncio.create_task(keeper.run()), asyncio.create_task(brake(router))]
     try:
-        await _until_stopped(front, admin, said)
+        await _until_stopped(front, admin, doors, said)
     finally:
         for loop in loops:
             loop.cancel()
@@ -100,29 +106,40 @@ def _servers(settings: Settings, router: Router, keeper: Keeper) -> tuple[_Serve
     handlers = {b"/v1/chat/completions": router.chat, b"/v1/completions": router.completion}
     front = uvicorn.Config(
         app.public(router, keeper),
-        host=settings.host,
-        port=settings.port,
         http=model_protocol(handlers, settings.limits),
         lifespan="off",
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=DRAIN_S,
-        backlog=2048,
+        server_header=False,
     )
     admin = uvicorn.Config(
         app.admin(router, keeper),
-        host=settings.admin_host,
-        port=settings.admin_port,
         http="httptools",
         lifespan="off",
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=1,
+        server_header=False,
     )
     return _Server(front), _Server(admin)
 
 
-async def _until_stopped(front: _Server, admin: _Server, said: Callable[[str], None]) -> None:
+def _listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket. Raises OSError that names the address."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}") from error
+
+
+async def _until_stopped(
+    front: _Server,
+    admin: _Server,
+    doors: tuple[socket.socket, socket.socket],
+    said: Callable[[str], None],
+) -> None:
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
@@ -130,20 +147,19 @@ async def _until_stopped(front: _Server, admin: _Server, said: Callable[[str], N
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    tasks = [asyncio.create_task(front.serve()), asyncio.create_task(admin.serve())]
+    tasks = [
+        asyncio.create_task(server.serve([door]))
+        for server, door in zip((front, admin), doors, strict=True)
+    ]
     while not (front.started and admin.started):
-        if any(task.done() for task in tasks):
-            stop()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            raise OSError("could not listen: see the log above")
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)  # noqa: ASYNC110 - uvicorn offers no event to wait for.
     gc.collect()
     gc.freeze()
-    said(f"listening on {_address(front)}, management on {_address(admin)}")
+    said(f"listening on {_address(doors[0])}, management on {_address(doors[1])}")
     sys.stdout.flush()
     await asyncio.gather(*tasks)
 
 
-def _address(server: _Server) -> str:
-    host, port = server.servers[0].sockets[0].getsockname()[:2]
-    return f"http://{host}:{port}"
+def _address(door: socket.socket) -> str:
+    host, port = door.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

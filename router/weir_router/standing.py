@@ -4,6 +4,7 @@ The whole state is one JSON file, written beside itself, synced and renamed: it 
 It is written by the clock, not at events: syncing at failures would lose outcomes unevenly.
 """
 
+import fcntl
 import os
 import threading
 from pathlib import Path
@@ -37,6 +38,7 @@ class SavedRoute(msgspec.Struct, frozen=True, kw_only=True):
     rollout: RolloutPolicy
     state: RolloutState
     events: tuple[Happened, ...] = ()
+    created_s: float = 0.0
     gone: bool = False
 
 
@@ -72,6 +74,21 @@ class StateFile:
         self._turns += 1
         return self._turns
 
+    def lock(self) -> None:
+        """Keep every other process from this file until this one ends.
+
+        Raises StateFileError when another one has it, OSError when it cannot be made.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        beside = self.path.with_name(self.path.name + ".lock")
+        self._held = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StateFileError(
+                f"{self.path}: another weir serve is using it; name another --state"
+            ) from error
+
     def read(self) -> Saved:
         """Return what was saved, a fresh state when there is no file.
 
@@ -97,7 +114,6 @@ class StateFile:
                 self._written = turn
 
     def _replace(self, data: bytes) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         beside = self.path.with_name(self.path.name + ".new")
         file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:

@@ -16,7 +16,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-PICO = 1e-12
+UNIT_PICO = 10**12
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _KEPT_REVISIONS = 64
 _DURATION = ("weir_request_duration_seconds", "Time from request to the end of its reply")
@@ -120,8 +120,8 @@ class Metrics(Collector):
         for name, (help, labels) in _COUNTERS.items():
             counter = CounterMetricFamily(name, help, labels=labels)
             for key, value in list(self.counters[name].items()):
-                scale = PICO if name.endswith("cost") else 1
-                counter.add_metric(list(key), value * scale)
+                scale = UNIT_PICO if name.endswith("cost") else 1
+                counter.add_metric(list(key), value / scale)
             yield counter
         for name, (help, labels) in _GAUGES.items():
             gauge = GaugeMetricFamily(name, help, labels=labels)
@@ -136,7 +136,7 @@ class Metrics(Collector):
             "weir_requests", "Replies by status", labels=[*labels, "code"]
         )
         tokens = CounterMetricFamily(
-            "weir_tokens", "Tokens of served requests, all attempts", labels=[*labels, "direction"]
+            "weir_tokens", "Tokens of the answers that were served", labels=[*labels, "direction"]
         )
         cost = CounterMetricFamily(
             "weir_cost", "Cost of served requests, all attempts, in price units", labels=labels
@@ -148,7 +148,7 @@ class Metrics(Collector):
                 requests.add_metric([*key, str(code)], count)
             tokens.add_metric([*key, "input"], served.input_tokens)
             tokens.add_metric([*key, "output"], served.output_tokens)
-            cost.add_metric(list(key), served.cost_pico * PICO)
+            cost.add_metric(list(key), served.cost_pico / UNIT_PICO)
             duration.add_metric(list(key), served.duration.cumulative(), served.duration.sum_s)
             first.add_metric(list(key), served.first.cumulative(), served.first.sum_s)
         yield from (requests, tokens, cost, duration, first)

@@ -97,6 +97,14 @@ def schema_validator(schema: bytes) -> jsonschema_rs.Validator | None:
         return None
 
 
+def schema_is_usable(request: Request) -> bool:
+    """Whether the JSON schema that a request wants its answer in, if any, is one."""
+    wanted = request.body.response_format
+    if wanted is None or wanted.json_schema is None or wanted.json_schema.schema_ is UNSET:
+        return True
+    return schema_validator(bytes(wanted.json_schema.schema_)) is not None
+
+
 def _pattern(check: Check, choice: Choice, body: Body) -> bool:
     text = choice.text
     if choice.tool_calls:

@@ -81,8 +81,6 @@ class Walk:
         "clock",
         "context",
         "end",
-        "input_tokens",
-        "output_tokens",
         "plan",
         "request",
         "route",
@@ -116,8 +114,6 @@ class Walk:
         self.clock = clock
         self.state: State | None = None
         self.end: Reply | Fail | None = None
-        self.input_tokens = 0
-        self.output_tokens = 0
         self.answer: Answer | None = None
         self.call: Call | None = None
         self.trouble: Trouble | None = None
@@ -228,8 +224,6 @@ class Walk:
         if type(found) is Answer:
             upstream.succeeded()
             self.answer = found
-            self.input_tokens += found.usage.prompt_tokens
-            self.output_tokens += found.usage.completion_tokens
             self._count("answered")
             return Answered(call.id, now_s, calls.cost_pico(call.backend, found.usage))
         assert isinstance(found, Trouble)

@@ -2,8 +2,8 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from support.routes import behaviour, policy, revision
 
+from support.routes import behaviour, policy, revision
 from weir_core.evidence import CANARY, STABLE
 from weir_core.routing import SIGNALS, Chosen, Rules, draw, place
 from weir_core.snapshot import FULL_BP, RolloutPolicy, RoutePolicy, Rule

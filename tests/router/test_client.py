@@ -13,13 +13,13 @@ from weir_router.headers import header_block
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
-async def ask(pool: Pool, body: bytes = b"{}", timeout_ms: int = 3_000, **given: Any) -> Any:
+async def ask(pool: Pool, body: bytes = b"{}", timeout_ms: int = 60_000, **given: Any) -> Any:
     """Return what the pool gives for a POST."""
     method, path = given.get("method", b"POST"), given.get("path", b"/v1/x")
     return await pool.fetch(method, path, given.get("headers", []), body, timeout_ms=timeout_ms)
 
 
-async def begin(pool: Pool, timeout_ms: int = 3_000) -> Any:
+async def begin(pool: Pool, timeout_ms: int = 60_000) -> Any:
     """Return the stream, or the failure, of a POST."""
     return await pool.open(b"POST", b"/v1/x", [], b"{}", timeout_ms=timeout_ms)
 

@@ -1,26 +1,24 @@
 """The client's connections: kept, closed, opened, queued for; and whose time ran out."""
 
 import asyncio
-import shutil
 import socket
-import ssl
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from support.http_tls import make_certificate, serving_tls, trusting
 from support.http_upstream import Line, echo, ok, saying, saying_once, upstream
 from support.http_wire import run, until
 from weir_router.client import ClientLimits, Failure, Pool
 
 
-async def ask(pool: Pool, body: bytes = b"{}", timeout_ms: int = 3_000) -> Any:
+async def ask(pool: Pool, body: bytes = b"{}", timeout_ms: int = 60_000) -> Any:
     """Return what the pool gives for a POST."""
     return await pool.fetch(b"POST", b"/v1/x", [], body, timeout_ms=timeout_ms)
 
 
-async def begin(pool: Pool, timeout_ms: int = 3_000) -> Any:
+async def begin(pool: Pool, timeout_ms: int = 60_000) -> Any:
     """Return the stream, or the failure, of a POST."""
     return await pool.open(b"POST", b"/v1/x", [], b"{}", timeout_ms=timeout_ms)
 
@@ -193,6 +191,14 @@ def test_nobody_listening_is_a_connect_failure() -> None:
     run(main())
 
 
+def test_a_name_that_can_be_no_name_is_a_connect_failure() -> None:
+    async def main() -> None:
+        got = await ask(Pool(f"http://{'a' * 64}.test"))
+        assert got.cause == "Connect"
+
+    run(main())
+
+
 def test_a_name_without_an_address_is_a_connect_failure() -> None:
     async def nowhere(host: str, port: int) -> Any:
         raise socket.gaierror(socket.EAI_NONAME, "no such name")
@@ -284,28 +290,13 @@ def _has_ipv6() -> bool:
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A key and its self-signed certificate for 127.0.0.1, in one file."""
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl to make a certificate with")
-    folder = tmp_path_factory.mktemp("tls")
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
-    named = ["-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1"]
-    files = ["-keyout", str(folder / "key"), "-out", str(folder / "cert")]
-    subprocess.run([*command.split(), *named, *files], check=True, capture_output=True)
-    (folder / "both").write_text((folder / "key").read_text() + (folder / "cert").read_text())
-    return folder / "both"
-
-
-def _server_ssl(certificate: Path) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
-    return context
+    return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
 def test_https_is_spoken_to_an_upstream_whose_certificate_is_trusted(certificate: Path) -> None:
     async def main() -> None:
-        trusting = ssl.create_default_context(cafile=str(certificate.parent / "cert"))
-        server_ssl = _server_ssl(certificate)
-        async with upstream(echo, server_ssl=server_ssl, client_ssl=trusting) as (up, pool):
+        server_ssl, client_ssl = serving_tls(certificate), trusting(certificate)
+        async with upstream(echo, server_ssl=server_ssl, client_ssl=client_ssl) as (up, pool):
             for body in (b"one", bytes(300_000)):
                 assert (await ask(pool, body)).body == body
             stream = await begin(pool)
@@ -318,7 +309,7 @@ def test_https_is_spoken_to_an_upstream_whose_certificate_is_trusted(certificate
 @pytest.mark.filterwarnings("default::ResourceWarning")
 def test_a_certificate_that_is_not_trusted_is_a_connect_failure(certificate: Path) -> None:
     async def main() -> None:
-        async with upstream(echo, server_ssl=_server_ssl(certificate)) as (_, pool):
+        async with upstream(echo, server_ssl=serving_tls(certificate)) as (_, pool):
             got = await ask(pool)
             assert (got.cause, got.sent) == ("Connect", False)
             assert "certificate" in got.detail.lower()

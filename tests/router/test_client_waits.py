@@ -12,12 +12,12 @@ from weir_core.snapshot import Limits
 from weir_router.client import Answer, ClientLimits, Pool, Pools
 
 
-async def ask(pool: Pool, body: bytes = b"{}", timeout_ms: int = 3_000) -> Any:
+async def ask(pool: Pool, body: bytes = b"{}", timeout_ms: int = 60_000) -> Any:
     """Return what the pool gives for a POST."""
     return await pool.fetch(b"POST", b"/v1/x", [], body, timeout_ms=timeout_ms)
 
 
-async def begin(pool: Pool, timeout_ms: int = 3_000) -> Any:
+async def begin(pool: Pool, timeout_ms: int = 60_000) -> Any:
     """Return the stream, or the failure, of a POST."""
     return await pool.open(b"POST", b"/v1/x", [], b"{}", timeout_ms=timeout_ms)
 

@@ -305,6 +305,18 @@ def test_an_unknown_model_is_a_404() -> None:
         pytest.param(json.dumps({"model": "assistant"}).encode(), id="nothing asked"),
         pytest.param(json.dumps(ASK | {"temperature": "hot"}).encode(), id="a wrong type"),
         pytest.param(json.dumps(ASK | {"stream": 1}).encode(), id="a number for a boolean"),
+        pytest.param(
+            json.dumps(
+                ASK
+                | {
+                    "response_format": {
+                        "type": "json_schema",
+                        "json_schema": {"name": "s", "schema": {"type": 7}},
+                    }
+                }
+            ).encode(),
+            id="a schema that is none",
+        ),
     ],
 )
 def test_a_bad_body_is_a_400_that_says_what_was_wanted(body: bytes) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from support.http_door import echo, serving
+from support.http_tls import make_certificate, trusting
 from support.http_wire import Wire, post, run, until
 from weir_router.cycle import Exchange, Handler
 from weir_router.server import ServerLimits
@@ -267,5 +268,22 @@ def test_the_app_hears_of_a_client_that_leaves() -> None:
             await wire.close()
             await until(lambda: not served.state.tasks)
         assert heard == ["http.disconnect"]
+
+    run(main())
+
+
+def test_the_front_door_speaks_tls(tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path)
+
+    async def main() -> None:
+        large = bytes(300_000)
+        async with serving(ssl_certfile=str(certificate)) as served:
+            wire = await Wire.to(served.port, trusting(certificate))
+            await wire.send(post(body=large), post("/other", b"app"), b"nonsense\r\n\r\n")
+            got = [await wire.answer() for _ in range(3)]
+            assert await wire.rest() == b""
+            await wire.close()
+        assert [one.status for one in got] == [200, 200, 400]
+        assert (got[0].body, got[1].body) == (large, b"app /other app")
 
     run(main())

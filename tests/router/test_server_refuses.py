@@ -77,8 +77,12 @@ def test_the_app_s_paths_are_guarded_too() -> None:
     assert _code(run(_refused(asked))) == (400, "bad_request")
 
 
-def test_http_2_in_the_request_line_is_a_505() -> None:
-    asked = b"POST /v1/x HTTP/2.0\r\nhost: a\r\n\r\n"
+@pytest.mark.parametrize(
+    "asked",
+    [b"POST /v1/x HTTP/2.0\r\nhost: a\r\n\r\n", b"POST /v1/x\r\n\r\n"],
+    ids=["http-2", "http-0.9"],
+)
+def test_another_version_than_1_is_a_505(asked: bytes) -> None:
     assert _code(run(_refused(asked))) == (505, "http_version")
 
 
@@ -89,10 +93,11 @@ def test_connect_is_a_405() -> None:
 
 def test_data_after_connection_close_is_no_request() -> None:
     async def main() -> None:
-        begun: list[Exchange] = []
+        queued: list[int] = []
 
         async def handler(exchange: Exchange) -> None:
-            begun.append(exchange)
+            (connection,) = served.state.connections
+            queued.append(len(connection.pipeline))
             await echo(exchange)
 
         async with serving({b"/v1/x": handler}) as served:
@@ -100,7 +105,7 @@ def test_data_after_connection_close_is_no_request() -> None:
             await wire.send(post("/v1/x", b"one", "connection: close") + post(body=b"two"))
             got = await wire.answer()
             assert await wire.rest() == b""
-        assert (got.body, len(begun)) == (b"one", 1)
+        assert (got.body, queued) == (b"one", [0])
 
     run(main())
 
@@ -155,6 +160,26 @@ def test_a_chunked_body_over_the_limit_is_a_413_while_it_arrives(path: bytes) ->
     head = b"POST " + path + b" HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n"
     parts = [b"190\r\n" + bytes(400) + b"\r\n" for _ in range(3)]
     assert _code(run(_refused(head, *parts, limits=SMALL))) == (413, "body_too_large")
+
+
+def test_an_app_whose_request_is_refused_midway_hears_of_it() -> None:
+    async def main() -> None:
+        heard: list[str] = []
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            while heard[-1:] != ["http.disconnect"]:
+                heard.append((await receive())["type"])
+
+        limits = ServerLimits(max_body_bytes=1000, linger_s=60)
+        async with serving(app=app, limits=limits) as served:
+            wire = await served.wire()
+            head = b"POST /other HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n"
+            await wire.send(head, *[b"190\r\n" + bytes(400) + b"\r\n" for _ in range(3)])
+            assert (await wire.answer()).status == 413
+            await until(lambda: not served.state.tasks)
+        assert heard[-1] == "http.disconnect"
+
+    run(main())
 
 
 def test_a_413_reaches_a_client_that_goes_on_sending() -> None:
@@ -217,6 +242,25 @@ def test_a_large_body_is_not_taken_for_a_large_header() -> None:
     run(main())
 
 
+def test_no_more_is_read_while_a_request_waits_for_its_turn() -> None:
+    async def main() -> None:
+        paused: list[bool] = []
+
+        async def handler(exchange: Exchange) -> None:
+            (connection,) = served.state.connections
+            paused.append(connection.flow.read_paused)
+            await echo(exchange)
+
+        async with serving({b"/v1/x": handler}) as served:
+            wire = await served.wire()
+            await wire.send(post() * 3)
+            assert [(await wire.answer()).status for _ in range(3)] == [200] * 3
+            assert not next(iter(served.state.connections)).flow.read_paused
+        assert paused == [True, True, False]
+
+    run(main())
+
+
 def test_more_pipelined_requests_than_the_limit_are_refused() -> None:
     async def main() -> None:
         async with serving(limits=ServerLimits(max_pipelined=2)) as served:
@@ -272,6 +316,19 @@ def test_a_body_s_time_does_not_run_while_its_turn_is_awaited() -> None:
     run(main())
 
 
+def test_a_pipelined_body_that_does_not_come_is_a_408_in_its_turn() -> None:
+    async def main() -> None:
+        async with serving(limits=HASTY) as served:
+            wire = await served.wire()
+            await wire.send(post(body=b"first") + post(body=b"second")[:-3])
+            got = [await wire.answer() for _ in range(2)]
+            assert await wire.rest() == b""
+        assert got[0].body == b"first"
+        assert _code(got[1]) == (408, "request_timeout")
+
+    run(main())
+
+
 def test_a_client_that_says_nothing_is_closed_without_a_word() -> None:
     async def main() -> None:
         async with serving(limits=HASTY) as served:
@@ -306,5 +363,20 @@ def test_a_refused_client_that_never_leaves_is_cut_off() -> None:
                 wire.writer.write(b"more")
                 await asyncio.sleep(0.01)
             await until(lambda: not served.state.connections)
+
+    run(main())
+
+
+def test_more_than_limit_concurrency_is_a_503() -> None:
+    async def main() -> None:
+        async with serving(limit_concurrency=2) as served:
+            first, second = await served.wire(), await served.wire()
+            await first.send(post())
+            await until(lambda: len(served.state.connections) == 2)
+            await second.send(post("/other"))
+            got = await second.answer()
+            await second.rest()
+        assert (got.status, got.headers["retry-after"]) == (503, "1")
+        assert b'"code":"overloaded"' in got.body
 
     run(main())

@@ -1,0 +1,295 @@
+"""A fake-clock fleet: requests drawn, answered and settled through the real ledger.
+
+Nothing here computes evidence. A case says how requests come and fail; a run drives `Ledger`
+(one a router) event by event and asks it, or `judge` over the merged tallies, for a verdict.
+Looking at every event is cut down to the events after which evidence of harm can be larger than
+at the last look: a canary failure was settled or, while one is younger than the horizon, a second
+has passed (stable requests settled meanwhile, or a cell passed the horizon). Between these every
+count that moves is one of stable failures, of assignments or of successes, which only lower it.
+"""
+
+import heapq
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from weir_core.evidence import ASSIGNED, BAD, CANARY, STABLE, Judgement, Tally
+from weir_core.routing import draw
+from weir_core.sequential import horizon_s, judge, merge
+from weir_core.snapshot import (
+    Audits,
+    Backend,
+    Behaviour,
+    Monitoring,
+    Objective,
+    Revision,
+    RolloutPolicy,
+    RoutePolicy,
+    Tier,
+)
+from weir_router.ledger import Ledger, Ticket
+
+DEADLINE_MS = 30_000
+BEGIN_S = 1_700_000_000.0
+ERRORS = Objective(name="errors", event="Error")
+
+Latency = Callable[[random.Random, int, bool], float]
+"""(chance, arm, failed) to seconds."""
+
+Rate = Callable[[int, float], float]
+"""(arm, share of the run that is over) to a probability of failure."""
+
+
+def alike(rng: random.Random, arm: int, failed: bool) -> float:
+    """Half a second on average, whatever the arm and outcome."""
+    return rng.expovariate(2.0)
+
+
+def fast_canary_failures(rng: random.Random, arm: int, failed: bool) -> float:
+    """The canary fails at 0.3 s, stable by its time-out at just under 30 s."""
+    if not failed:
+        return rng.expovariate(2.0)
+    return 0.3 if arm == CANARY else 29.9
+
+
+def slow_canary_failures(rng: random.Random, arm: int, failed: bool) -> float:
+    """The other way round."""
+    return fast_canary_failures(rng, STABLE if arm == CANARY else CANARY, failed)
+
+
+def steady(stable: float, canary: float) -> Rate:
+    """Failure rates that do not change."""
+    return lambda arm, _progress: canary if arm == CANARY else stable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """How requests come, fail and are watched. `weights` are (share of the run, weight_bp)."""
+
+    requests: int
+    weights: tuple[tuple[float, int], ...]
+    fails: Rate
+    per_s: float = 50.0
+    latency: Latency = alike
+    objectives: tuple[Objective, ...] = (ERRORS,)
+    alpha: float = 0.01
+    promote: bool = False
+    promote_ratio: float = 2.0
+    routers: int = 1
+    session: int = 0
+    """Requests a session makes; 0 draws requests one by one."""
+    lost: tuple[float, float] = (0.0, 0.0)
+    """Share of requests by arm whose outcome never comes."""
+    gone: float = 0.0
+    """Share of requests whose client leaves within two seconds, which settles them."""
+    restarts: int = 0
+    audit: Callable[[random.Random], tuple[bool, bool]] | None = None
+    """Draws (canary harm, stable harm) of an audited request; all are audited."""
+    past: tuple[Tally, ...] = ()
+    on_arrival: bool = False
+    """The known wrong way: settle failures into evidence when they arrive."""
+
+
+@dataclass
+class Run:
+    """What came of one run; `assigned` is by arm when it ended."""
+
+    rolled_back: bool = False
+    promoted: bool = False
+    held: set[str] = field(default_factory=set)
+    assigned: tuple[int, int] = (0, 0)
+    bad_served: int = 0
+    seconds: float = 0.0
+    audits: int = 0
+
+
+def policy(case: Case, weight_bp: int) -> RoutePolicy:
+    """Return the policy of a case at one weight."""
+    backend = Backend(name="b", identity="b", url="http://b", model="m")
+    behaviour = Behaviour(
+        deadline_ms=DEADLINE_MS, max_attempts=1, tiers=(Tier(name="t", backend=backend),)
+    )
+    audits = Audits(reference="t", percent_bp=10_000) if case.audit else None
+    return RoutePolicy(
+        uid="uid",
+        namespace="llm",
+        name="assistant",
+        model_names=("assistant",),
+        stable=Revision(name="assistant-1", behaviour=behaviour, content=""),
+        canary=Revision(name="assistant-2", behaviour=behaviour, content=""),
+        attempt=1,
+        weight_bp=weight_bp,
+        monitoring=Monitoring(objectives=case.objectives, audits=audits),
+        rollout=RolloutPolicy(
+            unit="Session" if case.session else "Request", promote_ratio=case.promote_ratio
+        ),
+    )
+
+
+class Fleet:
+    """The routers of one run and who watches them."""
+
+    def __init__(self, case: Case, now_s: float) -> None:
+        self.case = case
+        self.boots = 0
+        self.dead: list[Tally] = []
+        self.ledgers = [self._boot() for _ in range(case.routers)]
+        if case.past:
+            self.ledgers[0].restore(case.past, now_s)
+
+    def _boot(self) -> Ledger:
+        self.boots += 1
+        return Ledger(router=f"r{self.boots}", boot=str(self.boots))
+
+    def restart(self, at: int, now_s: float) -> None:
+        """Replace one router as a crash does; what it had in flight is never settled."""
+        tallies = self.ledgers[at].tallies(now_s)
+        self.ledgers[at] = self._boot()
+        if self.case.routers == 1:
+            self.ledgers[at].restore(tallies, now_s)
+        else:
+            self.dead += tallies
+
+    def judge(self, policy: RoutePolicy, now_s: float) -> Judgement:
+        """Judge as a lone router does, or as the operator over the reports of several."""
+        if self.case.routers == 1:
+            return self.ledgers[0].judge(policy, alpha=self.case.alpha, now_s=now_s)
+        reports = [tally for ledger in self.ledgers for tally in ledger.tallies(now_s)]
+        return judge(
+            merge([*reports, *self.dead]),
+            policy.monitoring.objectives,
+            alpha=self.case.alpha,
+            promote_alpha=policy.rollout.promote_alpha,
+            promote_ratio=policy.rollout.promote_ratio,
+            now_s=now_s,
+            horizon_s=horizon_s(policy),
+            audited=policy.monitoring.audits is not None,
+        )
+
+
+def run(case: Case, seed: int) -> Run:
+    """Drive one case to its verdict or its end."""
+    return _Drive(case, seed).run()
+
+
+class _Drive:
+    def __init__(self, case: Case, seed: int) -> None:
+        self.case = case
+        self.rng = random.Random(seed)
+        self.now_s = BEGIN_S + self.rng.random() * 3_600
+        self.fleet = Fleet(case, self.now_s)
+        self.policies = [(until, policy(case, bp)) for until, bp in case.weights]
+        self.policy = self.policies[0][1]
+        self.open: list[tuple[float, int, Ledger, Ticket, bool, int]] = []
+        self.sessions: list[list[object]] = []
+        self.result = Run()
+        self.failed_s = 0.0
+        self.over = False
+        rows = [epoch.counts for tally in case.past for epoch in tally.epochs]
+        self.past = (sum(r[ASSIGNED] for r in rows), sum(r[ASSIGNED + 1] for r in rows))
+        self.bad_before = sum(row[BAD] for row in rows)
+
+    def run(self) -> Run:
+        case, rng = self.case, self.rng
+        began_s = self.now_s
+        second = int(self.now_s)
+        crashes = {int(case.requests * (k + 1) / (case.restarts + 1)) for k in range(case.restarts)}
+        for serial in range(case.requests):
+            self.now_s += rng.expovariate(case.per_s)
+            self._settle_due(serial)
+            if int(self.now_s) != second:
+                second = int(self.now_s)
+                self._tick()
+            if self.over:
+                break
+            if serial in crashes:
+                self.fleet.restart(rng.randrange(case.routers), self.now_s)
+            self._arrive(serial)
+        while self.open and not self.over:
+            self.now_s = max(self.now_s, self.open[0][0])
+            self._settle_due(case.requests)
+        for _ in range(DEADLINE_MS // 1_000 + 6):
+            self.now_s += 1
+            self._tick()
+        self.result.seconds = self.now_s - began_s
+        return self.result
+
+    def _arrive(self, serial: int) -> None:
+        case, rng = self.case, self.rng
+        progress = serial / case.requests
+        self.policy = next(p for until, p in self.policies if progress < until)
+        ledgers = self.fleet.ledgers
+        ledger = ledgers[0] if len(ledgers) == 1 else rng.choice(ledgers)
+        session, bad = self._session(progress) if case.session else ("", 0.0)
+        arm = draw(self.policy, session=session, coin=rng.random())
+        ticket = ledger.assign(self.policy, arm, session, self.now_s)
+        if case.audit:
+            self._audit(ledger)
+        if ticket is None:
+            return
+        failed = (bad if session else rng.random()) < case.fails(arm, progress)
+        delay = case.latency(rng, arm, failed)
+        lost = case.lost[arm]
+        if lost and rng.random() < lost:
+            return
+        if case.gone and rng.random() < case.gone:
+            delay = min(delay, rng.random() * 2)
+        heapq.heappush(self.open, (self.now_s + delay, serial, ledger, ticket, failed, arm))
+
+    def _session(self, progress: float) -> tuple[str, float]:
+        """Return a running session and its fate: a bad one fails every request, in any arm."""
+        running = self.sessions
+        if len(running) < 40:
+            running.append([f"s{self.rng.random()}", self.rng.random(), self.case.session])
+        session = self.rng.choice(running)
+        name, bad, left = session
+        assert isinstance(left, int)
+        session[2] = left - 1
+        if left <= 1:
+            running.remove(session)
+        return str(name), float(str(bad))
+
+    def _audit(self, ledger: Ledger) -> None:
+        assert self.case.audit is not None
+        audit = ledger.audit_begin(self.policy, self.now_s)
+        assert audit is not None
+        self.result.audits += 1
+        canary, stable = self.case.audit(self.rng)
+        ledger.audit_end(audit, canary, stable, self.now_s)
+        if canary:
+            self.failed_s = self.now_s
+            self._look()
+
+    def _settle_due(self, serial: int) -> None:
+        while self.open and self.open[0][0] <= self.now_s and not self.over:
+            at_s, _, ledger, ticket, failed, arm = heapq.heappop(self.open)
+            if self.case.on_arrival and failed:
+                ticket = self._as_if_new(ledger, ticket, at_s)
+            ledger.settle(ticket, int(failed), at_s)
+            if failed and arm == CANARY:
+                self.failed_s = at_s
+                self._look(at_s)
+
+    def _as_if_new(self, ledger: Ledger, ticket: Ticket, at_s: float) -> Ticket:
+        """Settle the request as good and count its failure as one assigned just now."""
+        ledger.settle(ticket, 0, at_s)
+        late = ledger.assign(self.policy, ticket.arm, "", at_s)
+        assert late is not None
+        return late
+
+    def _tick(self) -> None:
+        if self.over:
+            return
+        if self.case.promote or self.now_s - self.failed_s <= DEADLINE_MS / 1_000 + 5:
+            self._look()
+
+    def _look(self, now_s: float = 0.0) -> None:
+        judgement = self.fleet.judge(self.policy, now_s or self.now_s)
+        self.result.held.update(judgement.holds)
+        past = self.past
+        self.result.assigned = (judgement.assigned[0] - past[0], judgement.assigned[1] - past[1])
+        self.result.bad_served = judgement.bad_served - self.bad_before
+        if judgement.verdict == "Harm":
+            self.result.rolled_back = self.over = True
+        if self.case.promote and judgement.verdict == "Safe":
+            self.result.promoted = self.over = True

@@ -1,0 +1,214 @@
+"""What may be typed after `weir`: every command, its options, one line of help each.
+
+It imports no command: help and completion stay quick, and a command's own needs are its own.
+"""
+
+import argparse
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TypeAlias
+
+from weir_cli.logs import FORMATS, LEVELS
+
+SERVER = "http://127.0.0.1:8081"
+VERBS = {
+    "promote": "let the canary past the gate it waits at, with --full past all of them",
+    "abort": "take all traffic from the canary and roll back",
+    "pause": "keep the weight where it is; evidence and brakes go on",
+    "resume": "lift a pause that was set by command, and go on",
+    "retry": "try a revision again that was rolled back",
+}
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def parser(*, prog: str, env: Mapping[str, str]) -> argparse.ArgumentParser:
+    """Return the parser of the whole command line; `env` gives WEIR_SERVER."""
+    whole = argparse.ArgumentParser(
+        prog=prog,
+        description="Small model first, large model when unsure; every change canaried and "
+        "rolled back by itself.",
+        epilog=f"`{prog} COMMAND --help` tells more.",
+    )
+    whole.add_argument("--version", action="version", version=f"weir {own_version()}")
+    commands = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    server = _server(env)
+    _serve(commands)
+    _validate(commands)
+    _get(commands, server)
+    _describe(commands, server)
+    _watch(commands, server)
+    _explain(commands, server)
+    _rollout(commands, server)
+    _add(commands, "demo", "see a good revision promoted and bad ones rolled back, on this machine")
+    _add(commands, "version", "print the version")
+    return whole
+
+
+def own_version() -> str:
+    """Return the version of what is installed."""
+    return version("weir-inference")
+
+
+def _add(
+    commands: Commands,
+    name: str,
+    help: str,
+    *parents: argparse.ArgumentParser,
+) -> argparse.ArgumentParser:
+    told = f"{help[0].upper()}{help[1:]}."
+    return commands.add_parser(name, help=help, description=told, parents=parents)
+
+
+def _server(env: Mapping[str, str]) -> argparse.ArgumentParser:
+    """Return the options of every command that asks a running Weir."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--server",
+        metavar="URL",
+        default=env.get("WEIR_SERVER") or SERVER,
+        help="management address of a running Weir (default: $WEIR_SERVER or %(default)s)",
+    )
+    return common
+
+
+def _output(command: argparse.ArgumentParser, *shapes: str) -> None:
+    command.add_argument("-o", "--output", choices=shapes, help="another form than text")
+
+
+def _serve(commands: Commands) -> None:
+    serve = _add(commands, "serve", "run the router from a folder of manifests, without a cluster")
+    serve.add_argument(
+        "--config",
+        metavar="DIR",
+        type=Path,
+        required=True,
+        help="folder of manifests, read again when they change",
+    )
+    serve.add_argument(
+        "--state",
+        metavar="FILE",
+        type=Path,
+        help="what must outlive a restart (default: DIR/.weir/state.json)",
+    )
+    serve.add_argument(
+        "--keys", metavar="DIR", type=Path, help="folder with one file per API key of a backend"
+    )
+    for option, default, whom in (
+        ("--listen", "127.0.0.1:8080", "clients of the models"),
+        ("--admin", "127.0.0.1:8081", "this command and for metrics"),
+    ):
+        serve.add_argument(
+            option,
+            metavar="HOST:PORT",
+            type=address,
+            default=default,
+            help=f"address for {whom} (default: %(default)s; port 0: any)",
+        )
+    serve.add_argument("--log-format", choices=FORMATS, default="text", help="default: text")
+    serve.add_argument("--log-level", choices=LEVELS, default="info", help="default: info")
+
+
+def address(text: str) -> tuple[str, int]:
+    """Return host and port of `HOST:PORT` or `[::1]:PORT`."""
+    host, colon, port = text.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    known_port = port.isascii() and port.isdecimal() and int(port) < 65_536
+    # Only brackets tell an IPv6 address from its port.
+    if not (colon and bare and known_port) or (":" in bare and bare == host):
+        raise argparse.ArgumentTypeError(f"saw {text!r}, wanted HOST:PORT")
+    return bare, int(port)
+
+
+def _validate(commands: Commands) -> None:
+    validate = _add(commands, "validate", "find every problem of manifests, by file and line")
+    validate.add_argument(
+        "paths", metavar="DIR|FILE", nargs="+", help="folders and files; - is standard input"
+    )
+    validate.add_argument(
+        "--cluster", action="store_true", help="judge as a cluster would, which can run models"
+    )
+    _output(validate, "json")
+
+
+def _get(commands: Commands, server: argparse.ArgumentParser) -> None:
+    get = _add(commands, "get", "list routes, one line each", server)
+    get.add_argument(
+        "kind", metavar="routes", nargs="?", choices=("routes", "route"), default="routes"
+    )
+    get.add_argument(
+        "route", metavar="ROUTE", nargs="?", help="name or namespace/name, all if none"
+    )
+    _output(get, "wide", "json", "yaml")
+
+
+def _describe(commands: Commands, server: argparse.ArgumentParser) -> None:
+    describe = _add(commands, "describe", "tell all about one route, with the evidence", server)
+    describe.add_argument("route", metavar="ROUTE", help="name or namespace/name")
+    _output(describe, "json", "yaml")
+
+
+def _watch(commands: Commands, server: argparse.ArgumentParser) -> None:
+    watch = _add(commands, "watch", "watch a route live: evidence, tiers, events", server)
+    watch.add_argument("route", metavar="ROUTE", nargs="?", help="may be left out if there is one")
+    watch.add_argument(
+        "--interval",
+        metavar="SECONDS",
+        type=seconds,
+        default=0.5,
+        help="time between looks (default: %(default)s)",
+    )
+    watch.add_argument("--once", action="store_true", help="print one frame and end")
+
+
+def seconds(text: str) -> float:
+    """Return a number of seconds in [0.05, 3600]."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.05 <= value <= 3_600:
+        raise argparse.ArgumentTypeError(f"saw {text!r}, wanted seconds from 0.05 to 3600")
+    return value
+
+
+def _explain(commands: Commands, server: argparse.ArgumentParser) -> None:
+    explain = _add(commands, "explain", "tell what would be done with a request, and why", server)
+    explain.add_argument("--model", metavar="NAME", help="the model name that a client asks for")
+    body = explain.add_mutually_exclusive_group()
+    body.add_argument("--message", metavar="TEXT", help="what the user says (default: hello)")
+    body.add_argument(
+        "--file", metavar="JSON", help="a whole request; - is standard input; --model replaces its"
+    )
+    explain.add_argument(
+        "--header",
+        metavar="K=V",
+        type=header,
+        action="append",
+        default=[],
+        help="a header of the request, such as x-weir-risk=medical; may be repeated",
+    )
+    explain.add_argument("--session", metavar="S", help="short for --header x-session-id=S")
+    _output(explain, "json")
+
+
+def header(text: str) -> tuple[str, str]:
+    """Return name and value of `NAME=VALUE`, or of `NAME: VALUE` as curl writes it."""
+    mark = "=" if "=" in text and ":" not in text.partition("=")[0] else ":"
+    name, found, value = text.partition(mark)
+    if not found or not name.strip():
+        raise argparse.ArgumentTypeError(f"saw {text!r}, wanted NAME=VALUE")
+    return name.strip(), value.strip()
+
+
+def _rollout(commands: Commands, server: argparse.ArgumentParser) -> None:
+    rollout = _add(commands, "rollout", "promote, abort, pause, resume or retry a revision")
+    verbs = rollout.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for verb, help in VERBS.items():
+        command = _add(verbs, verb, help, server)
+        command.add_argument("route", metavar="ROUTE", help="name or namespace/name")
+        command.add_argument(
+            "--revision", metavar="NAME", help="which revision (default: the current canary)"
+        )
+        if verb == "promote":
+            command.add_argument("--full", action="store_true", help="skip every step that is left")

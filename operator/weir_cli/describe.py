@@ -1,0 +1,167 @@
+"""`weir describe`: all that is known of one route, as text to be read and searched."""
+
+import argparse
+import time
+from collections.abc import Iterable
+
+from weir_cli import parts
+from weir_cli.client import Client, find_route
+from weir_cli.get import as_data
+from weir_cli.parts import Told
+from weir_cli.table import aligned, tabled
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print one route."""
+    client = Client(args.server)
+    told = client.route(find_route(args.route, client.statuses()["routes"]))
+    print(as_data(told, args.output) if args.output else as_text(told, now_s=time.time()))
+    return 0
+
+
+def as_text(told: Told, *, now_s: float) -> str:
+    """Return everything; a part that has nothing to tell is left out."""
+    status = told["status"]
+    sections = (
+        ("", aligned(_facts(told, now_s))),
+        ("Conditions", _conditions(status, now_s)),
+        ("Evidence", _evidence(status)),
+        ("Last rollback", _rollback(status, now_s)),
+        ("Tiers", _tiers(told)),
+        ("Revisions", _history(told, now_s)),
+        ("Events", _events(told, now_s)),
+    )
+    shown = (f"{title}:\n{body}" if title else body for title, body in sections if body)
+    return "\n\n".join(shown)
+
+
+def _facts(told: Told, now_s: float) -> Iterable[tuple[str, str]]:
+    status, created = told["status"], told.get("created")
+    step, routers = status["step"], status["routers"]
+    canary, command = status["canary"], status["lastCommand"]
+    yield "Name:", told["name"]
+    yield "Namespace:", told["namespace"]
+    if created is not None:
+        yield "Age:", parts.age(created, now_s)
+    yield "Models:", ", ".join(told["modelNames"])
+    yield "Phase:", status["phase"]
+    yield "Message:", status["message"]
+    yield "Stable:", status["stable"]["revision"] or "-"
+    if canary["revision"]:
+        yield "Canary:", f"{canary['revision']}, attempt {canary['attempt']}"
+        yield "Weight:", parts.weight(status)
+        yield "Verdict:", parts.evidence(status)
+    if step["progress"]:
+        yield "Step:", f"{step['progress']} {step['kind']}"
+    yield "Routers:", f"{routers['inSync']} of {routers['of']} in sync"
+    if command:
+        done = f"{command['result']}, {command['message']}"
+        yield "Command:", f"{command['command']} {parts.age_of(command['at'], now_s)} ago: {done}"
+    saved = parts.saving(told)
+    if saved:
+        yield "Cost:", saved.text()
+
+
+def _conditions(status: Told, now_s: float) -> str:
+    rows = [
+        (
+            one["type"],
+            one["status"],
+            one["reason"],
+            parts.age_of(one["lastTransitionTime"], now_s),
+            one["message"],
+        )
+        for one in status["conditions"]
+    ]
+    return tabled(("TYPE", "STATUS", "REASON", "AGE", "MESSAGE"), rows, indent="  ")
+
+
+def _evidence(status: Told) -> str:
+    found = status["evidence"]
+    if not found["objectives"]:
+        return ""
+    counts = [
+        (f"{word.capitalize()}:", f"canary {found[word]['canary']}, stable {found[word]['stable']}")
+        for word in ("assigned", "settled")
+    ]
+    facts = [
+        *counts,
+        ("Coverage:", f"{found['coverage']} of what was assigned is settled"),
+        ("Sample ratio:", f"E {found['sampleRatioEValue']}"),
+        ("Audits:", str(found["audits"])),
+        ("Bad served:", f"{found['badServed']} canary requests"),
+    ]
+    header = ("OBJECTIVE", "EVENT", "MODE", "CANARY", "STABLE", "RATIO", "E", "E-SAFE", "VERDICT")
+    rows = [
+        (
+            one["name"],
+            one["event"],
+            one["mode"],
+            one["canary"],
+            one["stable"],
+            parts.interval(one),
+            one["eValue"],
+            one["promoteEValue"],
+            f"{one['verdict']} ⚠ suspect" if one["suspect"] else one["verdict"],
+        )
+        for one in found["objectives"]
+    ]
+    return f"{aligned(facts, indent='  ')}\n{tabled(header, rows, indent='  ')}"
+
+
+def _rollback(status: Told, now_s: float) -> str:
+    last = status["lastRollback"]
+    if not last:
+        return ""
+    suspect = f" on {last['suspect']}" if last["suspect"] else ""
+    facts = [
+        ("Revision:", f"{last['revision']}, attempt {last['attempt']}"),
+        ("When:", f"{parts.age_of(last['at'], now_s)} ago, {last['at']}"),
+        ("Why:", f"{last['reason']}{suspect}, decided by {last['decidedBy']}"),
+        ("Weight:", last["weight"]),
+        ("Requests:", f"{last['requests']}, {last['canaryRequests']} of them the canary's"),
+        ("Bad served:", f"{last['badServed']}"),
+    ]
+    if last["eValue"]:
+        facts.insert(3, ("Evidence:", f"E {last['eValue']} of {last['threshold']}"))
+    return aligned(facts, indent="  ")
+
+
+def _tiers(told: Told) -> str:
+    tiers = parts.tier_shares(told)
+    rows = [
+        (
+            tier.name,
+            str(tier.requests),
+            f"{tier.share:.1%}",
+            str(tier.input_tokens),
+            str(tier.output_tokens),
+            cost,
+        )
+        for tier, cost in zip(tiers, parts.costs(tiers), strict=True)
+    ]
+    header = ("TIER", "REQUESTS", "SHARE", "TOKENS-IN", "TOKENS-OUT", "COST")
+    return tabled(header, rows, indent="  ") if rows else ""
+
+
+def _history(told: Told, now_s: float) -> str:
+    rows = [
+        (
+            one["revision"],
+            one["outcome"],
+            str(one["attempt"]),
+            parts.age(one["since"], now_s),
+            one["reason"],
+        )
+        for one in reversed(told["history"])
+    ]
+    header = ("REVISION", "OUTCOME", "ATTEMPT", "AGE", "REASON")
+    return tabled(header, rows, indent="  ") if rows else ""
+
+
+def _events(told: Told, now_s: float) -> str:
+    rows = [
+        (parts.age(one["at"], now_s), one["type"], one["reason"], one["message"])
+        for one in reversed(told["events"])
+    ]
+    return tabled(("AGE", "TYPE", "REASON", "MESSAGE"), rows, indent="  ") if rows else ""

@@ -1,0 +1,358 @@
+"""Puts tallies of many routers together into one view of one canary's evidence.
+
+A view orders the evidence as it was assigned: what is past the horizon stands in one row per
+epoch, what is younger in cells by second. It refuses to know what the counts prove
+(`sequential`).
+"""
+
+import operator
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+
+import msgspec
+
+from weir_core.eprocess import mass_ahead, start_mass
+from weir_core.evidence import (
+    ASSIGNED,
+    FAILED,
+    SETTLED,
+    Cell,
+    Epoch,
+    Merged,
+    Pair,
+    SessionFailure,
+    Tally,
+    row_length,
+)
+from weir_core.snapshot import FULL_BP
+
+HOUR_S = 3_600
+SLACK_S = 20
+"""Cells are kept this long past the horizon, so that routers' reports can be cut at one second."""
+
+SILENT_S = 5
+"""A router that has not reported for this long does not hold the others' evidence back."""
+
+CELLS_A_HORIZON = 64
+MAX_FAILURES = 1_024
+"""Failed sessions a report or a retired sum holds; beyond it they are sampled by hash."""
+
+MAX_LEVEL = 32
+"""The half of a hash that sessions are sampled by has this many bits."""
+
+_SESSION = re.compile("[0-9a-f]{16}")
+
+Label = tuple[int, int]
+"""(hour, weight_bp): what makes epochs of different routers one."""
+
+WindowCell = tuple[int, int, Sequence[int]]
+"""(second, epoch, row)."""
+
+
+class View:
+    """Evidence in assignment order, ready to be judged.
+
+    `starts` has each epoch's mass as a start and its weight, in order; `rest` is the mass of
+    starts to come. `base` has a row per epoch of what is past the horizon, and `lost` how many
+    of its open requests were cut off by the end of their router's boot. `window` holds what is
+    younger, sorted, and `beyond` (epoch, row) what came after the last common second: shown, not
+    judged. `units` are (weight_bp, pair) by boot.
+    """
+
+    __slots__ = ("base", "beyond", "level", "lost", "rest", "sessions", "starts", "units", "window")
+
+    def __init__(self, starts: list[tuple[float, int]], rest: float, objectives: int) -> None:
+        self.starts = starts
+        self.rest = rest
+        self.base = [[0] * row_length(objectives) for _ in starts]
+        self.lost = [[0, 0] for _ in starts]
+        self.window: list[WindowCell] = []
+        self.beyond: list[tuple[int, Sequence[int]]] = []
+        self.units: list[list[tuple[int, Pair]]] = []
+        self.level = 0
+        self.sessions = False
+
+
+def cell_s(horizon_s: int) -> int:
+    """Return how many seconds one cell spans: 1 up to horizons of 64 s."""
+    return max(1, -(-horizon_s // CELLS_A_HORIZON))
+
+
+def block_hours(hour: int, now_hour: int) -> int:
+    """Return how many hours the epoch of `hour` is joined over by now.
+
+    Whole blocks of 8 hours are joined a day after their end, of 64 hours a week after. Joining
+    forgets start epochs, whose evidence is never negative, and moves no count out of a start
+    that stays: the sum can only fall, so α holds. The blocks are the same on all routers.
+    """
+    for width, age in ((64, 168), (8, 24)):
+        if hour // width * width + width <= now_hour - age:
+            return width
+    return 1
+
+
+def block(hour: int, now_hour: int) -> int:
+    """Return the hour that stands for `hour` by now: the first of its block."""
+    width = block_hours(hour, now_hour)
+    return hour // width * width
+
+
+def order(first: Mapping[Label, int], now_hour: int) -> tuple[dict[Label, int], View]:
+    """Return the position of each epoch, and an empty view of them with no objectives.
+
+    Epochs are ordered by their first second, so the place of one is settled by the time its
+    first request is drawn. Start masses hang on that place and hour alone.
+    """
+    joined: dict[Label, int] = {}
+    for (hour, weight_bp), second in first.items():
+        label = (block(hour, now_hour), weight_bp)
+        joined[label] = min(second, joined.get(label, second))
+    ordered = sorted(joined, key=lambda label: (label[0], joined[label], label[1]))
+    position = {label: at for at, label in enumerate(ordered)}
+    starts, rest = _starts([(hour, w, joined[hour, w]) for hour, w in ordered], now_hour)
+    index = {
+        (hour, weight_bp): position[block(hour, now_hour), weight_bp] for hour, weight_bp in first
+    }
+    return index, View(starts, rest, 0)
+
+
+def _starts(
+    epochs: list[tuple[int, int, int]], now_hour: int
+) -> tuple[list[tuple[float, int]], float]:
+    starts: list[tuple[float, int]] = []
+    if not epochs:
+        return starts, 1.0
+    first_hour = min(second for _, _, second in epochs) // HOUR_S
+    hours = place = 0
+    last_hour = -1
+    for hour, weight_bp, second in epochs:
+        place = place + 1 if hour == last_hour else 0
+        last_hour = hour
+        hours = second // HOUR_S - first_hour
+        is_joined = place > 0 and block_hours(hour, now_hour) > 1
+        starts.append((0.0 if is_joined else start_mass(hours, place), weight_bp))
+    return starts, mass_ahead(hours, place)
+
+
+def merge(tallies: Iterable[Tally], into: Merged | None = None) -> Merged:
+    """Return `into` with further tallies of the same key.
+
+    Of two tallies of one boot the higher seq wins whole, of equal ones the later. Distinct
+    boots are summed when judged. Order and repetition do not matter.
+    """
+    into = into or Merged()
+    gone = set(into.retired_boots)
+    latest: dict[tuple[str, str], Tally] = {}
+    for tally in chain(into.tallies, tallies):
+        boot = (tally.router, tally.boot)
+        if boot in gone:
+            continue
+        known = latest.get(boot)
+        if known is None or (tally.seq, tally.as_of_s) > (known.seq, known.as_of_s):
+            latest[boot] = tally
+    kept = tuple(latest[boot] for boot in sorted(latest))
+    assert len({tally.key for tally in kept}) <= 1, "tallies of several keys"
+    return msgspec.structs.replace(into, tallies=kept)
+
+
+def fits(tally: Tally, objectives: int) -> bool:
+    """Return whether a tally from outside has rows and positions that fit its key."""
+    rows = [*(epoch.counts for epoch in tally.epochs), *(cell.counts for cell in tally.cells)]
+    places = [*(cell.epoch for cell in tally.cells), *(f.epoch for f in tally.failures)]
+    return (
+        all(len(row) == row_length(objectives) and min(row) >= 0 for row in rows)
+        and all(0 <= place < len(tally.epochs) for place in places)
+        and all(0 <= e.weight_bp <= FULL_BP and min(e.units) >= 0 for e in tally.epochs)
+        and 0 <= tally.level <= MAX_LEVEL
+        and all(
+            _SESSION.fullmatch(f.session) and 0 <= f.objective < objectives and f.arm in (0, 1)
+            for f in tally.failures
+        )
+    )
+
+
+def retire(merged: Merged, router: str, boot: str) -> Merged:
+    """Return `merged` with one boot folded into the sum of those that are gone.
+
+    What it had assigned and not settled counts as failed in both arms. Later tallies of it are
+    refused. Best done no sooner than the horizon after its last report.
+    """
+    name = (router, boot)
+    if name in merged.retired_boots:
+        return merged
+    gone = [t for t in merged.tallies if (t.router, t.boot) == name]
+    kept = tuple(t for t in merged.tallies if (t.router, t.boot) != name)
+    parts = [*gone, *([merged.retired] if merged.retired else [])]
+    return Merged(
+        tallies=kept,
+        retired=total(parts) if parts else None,
+        retired_boots=tuple(sorted((*merged.retired_boots, name))),
+    )
+
+
+def total(tallies: Sequence[Tally]) -> Tally:
+    """Return the sum of tallies of one key that will not change again, without cells.
+
+    Newly seen sessions are left out: those of different boots may be the same ones.
+    """
+    counts: dict[Label, list[int]] = {}
+    lost: dict[Label, list[int]] = {}
+    for tally in tallies:
+        for epoch in tally.epochs:
+            label = (epoch.hour, epoch.weight_bp)
+            add(counts.setdefault(label, [0] * len(epoch.counts)), epoch.counts)
+            add(lost.setdefault(label, [0, 0]), epoch.lost)
+        for cell in tally.cells:
+            epoch = tally.epochs[cell.epoch]
+            add(counts[epoch.hour, epoch.weight_bp], cell.counts)
+            add(lost[epoch.hour, epoch.weight_bp], left_open(cell.counts))
+    first = _first_seconds(tallies)
+    labels = sorted(counts)
+    place = {label: at for at, label in enumerate(labels)}
+    level, united = unite(tallies)
+    kept = sorted(united)
+    while len(kept) > MAX_FAILURES:
+        level += 1
+        kept = [name for name in kept if sampled(name[0], level)]
+    return Tally(
+        key=tallies[0].key,
+        router="",
+        boot="retired",
+        seq=sum(tally.seq for tally in tallies),
+        as_of_s=max(tally.as_of_s for tally in tallies),
+        epochs=tuple(
+            Epoch(
+                weight_bp=weight,
+                hour=hour,
+                first_s=first[hour, weight],
+                units=(0, 0),
+                counts=tuple(counts[hour, weight]),
+                lost=(lost[hour, weight][0], lost[hour, weight][1]),
+            )
+            for hour, weight in labels
+        ),
+        level=level,
+        failures=tuple(
+            SessionFailure(name[0], name[1], arm, second, place[hour, weight])
+            for name in kept
+            for second, hour, weight, arm in (united[name],)
+        ),
+    )
+
+
+def _first_seconds(tallies: Iterable[Tally]) -> dict[Label, int]:
+    first: dict[Label, int] = {}
+    for epoch in chain.from_iterable(tally.epochs for tally in tallies):
+        label = (epoch.hour, epoch.weight_bp)
+        first[label] = min(epoch.first_s, first.get(label, epoch.first_s))
+    return first
+
+
+def left_open(row: Sequence[int]) -> Pair:
+    """Return how many requests of a row are assigned and not settled, by arm."""
+    return row[ASSIGNED] - row[SETTLED], row[ASSIGNED + 1] - row[SETTLED + 1]
+
+
+def add(into: list[int], row: Sequence[int]) -> None:
+    """Add a row of counts to another in place."""
+    into[:] = map(operator.add, into, row)
+
+
+def sampled(session: str, level: int) -> bool:
+    """Return whether a failed session is kept at `level`: by its hash's second half.
+
+    Distinct sampling (Gibbons, "Distinct sampling for highly-accurate answers to distinct
+    values queries", VLDB 2001, section 3): both arms alike, whatever the router.
+    """
+    return level == 0 or int(session[8:], 16) >> (32 - level) == 0
+
+
+Failure = tuple[int, int, int, int]
+"""(second, hour, weight_bp, arm): the least of several is the first failure."""
+
+
+def unite(tallies: Iterable[Tally]) -> tuple[int, dict[tuple[str, int], Failure]]:
+    """Return the level and each (session, objective)'s first failure over all tallies."""
+    tallies = list(tallies)
+    level = max((tally.level for tally in tallies), default=0)
+    first: dict[tuple[str, int], Failure] = {}
+    for tally in tallies:
+        for failure in tally.failures:
+            if not sampled(failure.session, level):
+                continue
+            epoch = tally.epochs[failure.epoch]
+            seen = (failure.second, epoch.hour, epoch.weight_bp, failure.arm)
+            name = (failure.session, failure.objective)
+            first[name] = min(seen, first.get(name, seen))
+    return level, first
+
+
+def survey(merged: Merged, objectives: int, *, now_s: float, horizon_s: int) -> View:
+    """Return the view of all tallies, cut at the last second that every live one reports whole.
+
+    Prefixes of assignment then nest although reports come at different times.
+    """
+    tallies = [*merged.tallies, *([merged.retired] if merged.retired else [])]
+    index, empty = order(_first_seconds(tallies), int(now_s) // HOUR_S)
+    view = View(empty.starts, empty.rest, objectives)
+    live = [t.as_of_s for t in merged.tallies if t.as_of_s >= now_s - SILENT_S]
+    cut_s = min(live, default=now_s)
+    # One live router's running second is a prefix of its own; of several it must be whole.
+    whole_s = int(cut_s) if len(live) > 1 else int(cut_s) + cell_s(horizon_s)
+    for tally in tallies:
+        place = [index[epoch.hour, epoch.weight_bp] for epoch in tally.epochs]
+        for at, epoch in zip(place, tally.epochs, strict=True):
+            add(view.base[at], epoch.counts)
+            add(view.lost[at], epoch.lost)
+        for cell in tally.cells:
+            _place(view, cell, place[cell.epoch], tally.as_of_s, whole_s, horizon_s)
+    _add_failures(view, tallies, index, whole_s=whole_s, horizon_s=horizon_s)
+    _add_units(view, tallies)
+    view.window.sort(key=lambda cell: cell[:2])
+    return view
+
+
+def _place(
+    view: View, cell: Cell, epoch: int, as_of_s: float, whole_s: int, horizon_s: int
+) -> None:
+    width = cell_s(horizon_s)
+    if cell.second + width <= whole_s - horizon_s - width:
+        add(view.base[epoch], cell.counts)
+        if as_of_s < cell.second + width + horizon_s:
+            add(view.lost[epoch], left_open(cell.counts))
+    elif cell.second + width <= whole_s:
+        view.window.append((cell.second, epoch, cell.counts))
+    else:
+        view.beyond.append((epoch, cell.counts))
+
+
+def _add_failures(
+    view: View,
+    tallies: Sequence[Tally],
+    index: Mapping[Label, int],
+    *,
+    whole_s: int,
+    horizon_s: int,
+) -> None:
+    width = cell_s(horizon_s)
+    view.level, united = unite(tallies)
+    rows: dict[tuple[int, int], list[int]] = {}
+    length = len(view.base[0]) if view.base else 0
+    for (_, objective), (second, hour, weight_bp, arm) in united.items():
+        at = index[hour, weight_bp]
+        place = FAILED + 2 * objective + arm
+        second = second // width * width
+        if second + width <= whole_s - horizon_s - width:
+            view.base[at][place] += 1
+        elif second + width <= whole_s:
+            rows.setdefault((second, at), [0] * length)[place] += 1
+    view.window.extend((second, at, row) for (second, at), row in rows.items())
+
+
+def _add_units(view: View, tallies: Sequence[Tally]) -> None:
+    for tally in tallies:
+        seen = [(epoch.weight_bp, epoch.units) for epoch in tally.epochs if any(epoch.units)]
+        if seen:
+            view.units.append(seen)
+    view.sessions = bool(view.units)

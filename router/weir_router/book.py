@@ -1,0 +1,377 @@
+"""One key's evidence as one router boot gathers it: rows of counts by assignment second.
+
+Plain lists and slots, for it is touched twice a request. Cells are young enough to change;
+what is past the horizon is added to its epoch's base for good, and stays a cell a while longer
+for the sake of the report, so that other routers' reports can be cut at the same second.
+"""
+
+import hashlib
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator, Sequence
+
+from weir_core.evidence import (
+    BAD,
+    FAILED,
+    Cell,
+    Epoch,
+    Key,
+    Pair,
+    SessionFailure,
+    Tally,
+    row_length,
+)
+from weir_core.merging import (
+    HOUR_S,
+    MAX_FAILURES,
+    SLACK_S,
+    Label,
+    View,
+    add,
+    cell_s,
+    order,
+    sampled,
+    total,
+    unite,
+)
+from weir_core.prefixes import SESSION_REQUESTS
+from weir_core.sequential import fingerprint, horizon_s
+from weir_core.snapshot import Monitoring, RoutePolicy
+
+MAX_SESSIONS = 65_536
+"""Sessions remembered; the least recently seen is forgotten first."""
+
+MAX_FAILED_SESSIONS = 16_384
+MAX_EPOCHS = 512
+"""Beyond it requests are no evidence: an attempt of many weeks, or a weight that flaps."""
+
+MAX_RESTORED = 8
+"""Earlier boots kept apart; more are summed."""
+
+YOUNG, PAST, GONE = 0, 1, 2
+"""A cell may change; is in its epoch's base too; is only there."""
+
+
+class Span:
+    """One epoch here: `base` is past the horizon, `sessions` its sessions' first failures."""
+
+    __slots__ = ("base", "first_s", "hour", "sessions", "units", "weight_bp")
+
+    def __init__(self, hour: int, weight_bp: int, first_s: int, length: int) -> None:
+        self.hour = hour
+        self.weight_bp = weight_bp
+        self.first_s = first_s
+        self.units = [0, 0]
+        self.base = [0] * length
+        self.sessions = [0] * length
+
+
+class Slot:
+    """A cell that is still counted in. From `late_s` on what is open has failed."""
+
+    __slots__ = ("book", "counts", "epoch", "late_s", "second", "sessions", "state")
+
+    def __init__(self, book: "Book", epoch: int, second: int, late_s: int) -> None:
+        self.book = book
+        self.epoch = epoch
+        self.second = second
+        self.late_s = late_s
+        self.counts = [0] * book.length
+        self.sessions: list[int] | None = None
+        self.state = YOUNG
+
+
+class Session:
+    """What is remembered of one session: requests counted, objectives failed (a bitmask)."""
+
+    __slots__ = ("digest", "failed", "name", "requests")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.digest = ""
+        self.requests = 0
+        self.failed = 0
+
+
+class Book:
+    """The evidence of one key. `policy` is the latest; times are Unix seconds."""
+
+    def __init__(self, key: Key, policy: RoutePolicy, restored: Sequence[Tally] = ()) -> None:
+        self.key = key
+        self.objectives = policy.monitoring.objectives
+        self.length = row_length(len(self.objectives))
+        self.enforced = _mask(j for j, o in enumerate(self.objectives) if o.mode == "Enforce")
+        self.harms = tuple(j for j, o in enumerate(self.objectives) if o.event == "Harm")
+        self.counted = _mask(j for j, o in enumerate(self.objectives) if o.event != "Harm")
+        self.spans: list[Span] = []
+        self.young: deque[Slot] = deque()
+        self.past: deque[Slot] = deque()
+        self.sessions: OrderedDict[str, Session] = OrderedDict()
+        self.failures: dict[tuple[str, int], tuple[Slot, int]] = {}
+        self.level = 0
+        self.shown_level = 0
+        self.changed = True
+        self.seq = 0
+        self.ends_s = 0.0
+        self.slot = Slot(self, 0, 0, 0)
+        self._order: tuple[int, int, dict[Label, int], View] | None = None
+        self.restored = _bounded(restored)
+        self._earlier = total(self.restored) if self.restored else None
+        self._foreign = self._restore()
+        self.use(policy)
+
+    def use(self, policy: RoutePolicy) -> None:
+        """Count under this policy from the next request on."""
+        self.policy = policy
+        self.monitoring: Monitoring = policy.monitoring
+        self.by_session = policy.rollout.unit == "Session"
+        self.horizon_s = horizon_s(policy)
+        self.width_s = cell_s(self.horizon_s)
+        self.is_drawn = 0 < policy.weight_bp < 10_000
+        self.ends_s = 0.0
+
+    def _restore(self) -> frozenset[tuple[str, int]]:
+        if self._earlier is None:
+            return frozenset()
+        self.level = self.shown_level = self._earlier.level
+        return frozenset(unite([self._earlier])[1])
+
+    # Time.
+
+    def turn(self, now_s: float) -> Slot | None:
+        """Return the cell of this moment, a new one when the running one has ended."""
+        self.age(now_s)
+        second = int(now_s) // self.width_s * self.width_s
+        last = self.young[-1] if self.young else None
+        if last is not None:
+            second = max(second, last.second)
+        epoch = self._epoch(second // HOUR_S, second)
+        if epoch is None:
+            return None
+        self.ends_s = second + self.width_s
+        if last is None or (last.second, last.epoch) != (second, epoch):
+            last = Slot(self, epoch, second, self.ends_s + self.horizon_s)
+            self.young.append(last)
+        self.slot = last
+        return last
+
+    def _epoch(self, hour: int, second: int) -> int | None:
+        weight_bp = self.policy.weight_bp
+        for at in range(len(self.spans) - 1, -1, -1):
+            if self.spans[at].hour < hour:
+                break
+            if self.spans[at].weight_bp == weight_bp:
+                return at
+        if len(self.spans) >= MAX_EPOCHS:
+            return None
+        self.spans.append(Span(hour, weight_bp, second, self.length))
+        return len(self.spans) - 1
+
+    def age(self, now_s: float) -> None:
+        """Add to the base what is past the horizon by now; what is open in it has failed."""
+        young, past = self.young, self.past
+        while young and now_s >= young[0].late_s:
+            slot = young.popleft()
+            slot.state = PAST
+            span = self.spans[slot.epoch]
+            add(span.base, slot.counts)
+            if slot.sessions:
+                add(span.sessions, slot.sessions)
+            past.append(slot)
+            self.changed = True
+        while past and now_s >= past[0].late_s + SLACK_S:
+            past.popleft().state = GONE
+            self.changed = True
+
+    # Counting.
+
+    def count(self, slot: Slot, place: int) -> None:
+        """Count one in a cell, and in the base when the cell is past the horizon."""
+        slot.counts[place] += 1
+        if slot.state != YOUNG:
+            self.spans[slot.epoch].base[place] += 1
+        self.changed = True
+
+    def seen(self, name: str, arm: int) -> Session | None:
+        """Return the session with one more request, None when it is no evidence any more."""
+        sessions = self.sessions
+        session = sessions.get(name)
+        if session is None:
+            session = sessions[name] = Session(name)
+            self.spans[self.slot.epoch].units[arm] += 1
+            if len(sessions) > MAX_SESSIONS:
+                sessions.popitem(last=False)
+        else:
+            sessions.move_to_end(name)
+            has_failed = self.counted and session.failed & self.counted == self.counted
+            if session.requests >= SESSION_REQUESTS or has_failed:
+                return None
+        session.requests += 1
+        return session
+
+    def fail(self, slot: Slot, arm: int, failed: int, session: Session | None) -> None:
+        """Count the failed objectives of a request that is settled in time."""
+        if arm and failed & self.enforced:
+            self.count(slot, BAD)
+        at = 0
+        while failed:
+            if failed & 1 and at < len(self.objectives):
+                self.fail_one(slot, arm, at, session)
+            failed >>= 1
+            at += 1
+
+    def fail_one(self, slot: Slot, arm: int, objective: int, session: Session | None) -> None:
+        """Count one failed objective: of a session only the earliest assigned one."""
+        if session is None:
+            self.count(slot, FAILED + 2 * objective + arm)
+            return
+        session.failed |= 1 << objective
+        if not session.digest:
+            session.digest = self._digest(session.name)
+        name = (session.digest, objective)
+        if name in self._foreign or not sampled(session.digest, self.level):
+            return
+        known = self.failures.get(name)
+        if known is not None:
+            if known[0].second <= slot.second:
+                return
+            self._count_session(*known, objective, -1)
+        self.failures[name] = (slot, arm)
+        self._count_session(slot, arm, objective, 1)
+        if len(self.failures) > MAX_FAILED_SESSIONS:
+            self._thin()
+
+    def _count_session(self, slot: Slot, arm: int, objective: int, by: int) -> None:
+        place = FAILED + 2 * objective + arm
+        if slot.sessions is None:
+            slot.sessions = [0] * self.length
+        slot.sessions[place] += by
+        if slot.state != YOUNG:
+            self.spans[slot.epoch].sessions[place] += by
+        self.changed = True
+
+    def _thin(self) -> None:
+        self.level += 1
+        self.shown_level = max(self.shown_level, self.level)
+        for name in [name for name in self.failures if not sampled(name[0], self.level)]:
+            self._count_session(*self.failures.pop(name), name[1], -1)
+
+    def _digest(self, session: str) -> str:
+        key = self.key
+        salt = f"{key.route_uid}/{key.revision}/{key.attempt}/evidence".encode()
+        salt = hashlib.blake2b(salt, digest_size=32).digest()
+        return hashlib.blake2b(session.encode(), digest_size=8, key=salt).hexdigest()
+
+    # Showing.
+
+    def view(self, now_s: float) -> View:
+        """Return this router's evidence in assignment order, earlier boots' included."""
+        self.age(now_s)
+        index, empty = self._ordered(int(now_s) // HOUR_S)
+        view = View(empty.starts, empty.rest, len(self.objectives))
+        if self._earlier is not None:
+            self._add_earlier(view, self._earlier, index)
+        place = [index[span.hour, span.weight_bp] for span in self.spans]
+        for at, span in zip(place, self.spans, strict=True):
+            add(view.base[at], span.base)
+            if self.by_session:
+                add(view.base[at], span.sessions)
+        for slot in self.young:
+            view.window.append((slot.second, place[slot.epoch], _row(slot)))
+        if self.by_session:
+            view.sessions = True
+            view.units.append([(s.weight_bp, (s.units[0], s.units[1])) for s in self.spans])
+        view.level = self.level
+        return view
+
+    def _ordered(self, now_hour: int) -> tuple[dict[Label, int], View]:
+        if self._order is None or self._order[:2] != (len(self.spans), now_hour):
+            first = {(span.hour, span.weight_bp): span.first_s for span in self.spans}
+            for epoch in self._earlier.epochs if self._earlier else ():
+                label = (epoch.hour, epoch.weight_bp)
+                first[label] = min(epoch.first_s, first.get(label, epoch.first_s))
+            self._order = (len(self.spans), now_hour, *order(first, now_hour))
+        return self._order[2:]
+
+    def _add_earlier(self, view: View, earlier: Tally, index: dict[Label, int]) -> None:
+        for epoch in earlier.epochs:
+            add(view.base[index[epoch.hour, epoch.weight_bp]], epoch.counts)
+            add(view.lost[index[epoch.hour, epoch.weight_bp]], epoch.lost)
+        for failure in earlier.failures:
+            if sampled(failure.session, self.level):
+                epoch = earlier.epochs[failure.epoch]
+                at = index[epoch.hour, epoch.weight_bp]
+                view.base[at][FAILED + 2 * failure.objective + failure.arm] += 1
+        for tally in self.restored:
+            seen = [(e.weight_bp, e.units) for e in tally.epochs if any(e.units)]
+            if seen:
+                view.units.append(seen)
+
+    def tally(self, router: str, boot: str, now_s: float) -> Tally:
+        """Return the cumulative tally of this boot; seq grows with every change."""
+        self.age(now_s)
+        self.seq += self.changed
+        self.changed = False
+        kept = [*self.past, *self.young]
+        return Tally(
+            key=self.key,
+            router=router,
+            boot=boot,
+            seq=self.seq,
+            as_of_s=now_s,
+            epochs=tuple(self._epochs()),
+            cells=tuple(Cell(s.second, s.epoch, tuple(s.counts)) for s in kept),
+            failures=tuple(self._shown_failures()),
+            level=self.shown_level,
+        )
+
+    def _epochs(self) -> Iterator[Epoch]:
+        bases = [list(span.base) for span in self.spans]
+        for slot in self.past:
+            base = bases[slot.epoch]
+            for place, count in enumerate(slot.counts):
+                base[place] -= count
+        for span, base in zip(self.spans, bases, strict=True):
+            units: Pair = (span.units[0], span.units[1])
+            yield Epoch(span.weight_bp, span.hour, span.first_s, units, tuple(base))
+
+    def _shown_failures(self) -> list[SessionFailure]:
+        names = [n for n in self.failures if sampled(n[0], self.shown_level)]
+        while len(names) > MAX_FAILURES:
+            self.shown_level += 1
+            names = [n for n in names if sampled(n[0], self.shown_level)]
+        shown = []
+        for name in names:
+            slot, arm = self.failures[name]
+            shown.append(SessionFailure(name[0], name[1], arm, slot.second, slot.epoch))
+        return shown
+
+
+def key_of(policy: RoutePolicy) -> Key | None:
+    """Return what the evidence of this policy is about, None where there is no canary."""
+    if policy.canary is None:
+        return None
+    return Key(
+        route_uid=policy.uid,
+        revision=policy.canary.name,
+        attempt=policy.attempt,
+        objectives=fingerprint(policy.monitoring),
+    )
+
+
+def _row(slot: Slot) -> Sequence[int]:
+    if slot.sessions is None:
+        return slot.counts
+    return [a + b for a, b in zip(slot.counts, slot.sessions, strict=True)]
+
+
+def _mask(positions: Iterable[int]) -> int:
+    return sum(1 << at for at in positions)
+
+
+def _bounded(restored: Sequence[Tally]) -> tuple[Tally, ...]:
+    """Return the earlier boots, the oldest summed when there are many."""
+    kept = sorted(restored, key=lambda tally: tally.as_of_s)
+    if len(kept) <= MAX_RESTORED:
+        return tuple(kept)
+    split = len(kept) - MAX_RESTORED + 1
+    return (total(kept[:split]), *kept[split:])

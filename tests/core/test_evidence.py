@@ -1,0 +1,296 @@
+"""Tallies as wire values, and views of many of them."""
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from weir_core.evidence import (
+    ASSIGNED,
+    FAILED,
+    SETTLED,
+    Cell,
+    Epoch,
+    Key,
+    Merged,
+    SessionFailure,
+    Tally,
+    row_length,
+)
+from weir_core.merging import (
+    MAX_FAILURES,
+    SILENT_S,
+    block,
+    fits,
+    merge,
+    order,
+    retire,
+    sampled,
+    survey,
+    total,
+    unite,
+)
+
+KEY = Key(route_uid="u", revision="r-1", attempt=1, objectives="0123456789")
+HORIZON_S = 32
+NOW = 1_700_000_000
+
+
+def row(assigned=(0, 0), settled=None, failed=(0, 0)):
+    counts = [0] * row_length(1)
+    counts[ASSIGNED : ASSIGNED + 2] = assigned
+    counts[SETTLED : SETTLED + 2] = assigned if settled is None else settled
+    counts[FAILED : FAILED + 2] = failed
+    return tuple(counts)
+
+
+def epoch(counts=None, *, hour=NOW // 3_600, weight_bp=1_000, first_s=NOW, units=(0, 0)):
+    return Epoch(weight_bp, hour, first_s, units, row() if counts is None else counts)
+
+
+def tally(router="a", boot="1", seq=1, as_of_s=float(NOW), **parts):
+    parts.setdefault("epochs", (epoch(),))
+    return Tally(key=KEY, router=router, boot=boot, seq=seq, as_of_s=as_of_s, **parts)
+
+
+def viewed(*tallies, now_s=float(NOW)):
+    return survey(merge(tallies), 1, now_s=now_s, horizon_s=HORIZON_S)
+
+
+def all_rows(view):
+    rows = [*view.base, *(cell[2] for cell in view.window), *(row for _, row in view.beyond)]
+    return [sum(column) for column in zip(*rows, strict=True)]
+
+
+TALLIES = st.builds(
+    lambda router, boot, seq, count: tally(
+        f"r{router}", f"b{boot}", seq, NOW + seq, epochs=(epoch(row((count + seq, seq))),)
+    ),
+    st.integers(0, 2),
+    st.integers(0, 1),
+    st.integers(0, 3),
+    st.just(5),
+)
+
+
+def test_tally_survives_json():
+    one = tally(
+        cells=(Cell(NOW, 0, row((2, 1), (1, 1), (0, 1))),),
+        failures=(SessionFailure("00ff00ff00ff00ff", 0, 1, NOW, 0),),
+    )
+    assert msgspec.json.decode(msgspec.json.encode(one), type=Tally) == one
+
+
+def test_merged_survives_json():
+    merged = retire(merge([tally("a"), tally("b")]), "a", "1")
+    assert msgspec.json.decode(msgspec.json.encode(merged), type=Merged) == merged
+
+
+@given(st.lists(TALLIES, max_size=8), st.randoms())
+def test_merge_does_not_depend_on_order(tallies, chance):
+    shuffled = list(tallies)
+    chance.shuffle(shuffled)
+    assert merge(shuffled) == merge(tallies)
+
+
+@given(st.lists(TALLIES, max_size=6), st.lists(TALLIES, max_size=6))
+def test_merge_may_be_done_in_parts(some, others):
+    assert merge(others, into=merge(some)) == merge([*some, *others])
+
+
+@given(st.lists(TALLIES, max_size=6))
+def test_merge_may_be_repeated(tallies):
+    assert merge(tallies, into=merge(tallies)) == merge(tallies)
+
+
+def test_higher_seq_wins_whole():
+    old = tally(seq=3, epochs=(epoch(row((9, 9))),))
+    new = tally(seq=4, epochs=(epoch(row((5, 1))),))
+    assert merge([new, old]).tallies == (new,)
+
+
+def test_equal_seq_takes_the_later_time():
+    assert merge([tally(as_of_s=5.0), tally(as_of_s=9.0)]).tallies[0].as_of_s == 9.0
+
+
+def test_retired_boot_is_refused_and_its_counts_stay():
+    merged = merge([tally("a", epochs=(epoch(row((7, 2))),)), tally("b")])
+    gone = retire(merged, "a", "1")
+    again = merge([tally("a", seq=99)], into=gone)
+    assert again == gone
+    view = survey(again, 1, now_s=NOW, horizon_s=HORIZON_S)
+    assert all_rows(view)[ASSIGNED : ASSIGNED + 2] == [7, 2]
+
+
+def test_retiring_twice_changes_nothing():
+    gone = retire(merge([tally("a")]), "a", "1")
+    assert retire(gone, "a", "1") == gone
+
+
+def test_retiring_an_unknown_boot_refuses_it_later():
+    gone = retire(Merged(), "a", "1")
+    assert merge([tally("a")], into=gone).tallies == ()
+
+
+def test_retired_boots_are_summed():
+    merged = merge([tally("a", epochs=(epoch(row((7, 2))),)), tally("b")])
+    merged = merge([tally("b", seq=2, epochs=(epoch(row((1, 1))),))], into=merged)
+    gone = retire(retire(merged, "a", "1"), "b", "1")
+    assert gone.retired is not None
+    assert gone.retired.epochs[0].counts[ASSIGNED : ASSIGNED + 2] == (8, 3)
+
+
+def test_sum_folds_cells_into_their_epochs():
+    one = tally(epochs=(epoch(row((1, 0))),), cells=(Cell(NOW, 0, row((2, 3))),))
+    assert total([one]).epochs[0].counts[ASSIGNED : ASSIGNED + 2] == (3, 3)
+    assert total([one]).cells == ()
+
+
+def test_epochs_of_one_weight_and_hour_are_one_on_all_routers():
+    view = viewed(
+        tally("a", epochs=(epoch(row((3, 1)), first_s=NOW + 5),)),
+        tally("b", epochs=(epoch(row((4, 2)), first_s=NOW + 2),)),
+    )
+    assert len(view.starts) == 1
+    assert view.base[0][ASSIGNED] == 7
+
+
+def test_epochs_stand_in_the_order_they_began():
+    labels = {(10, 5_000): 36_400, (10, 500): 36_100, (11, 500): 39_700}
+    index, view = order(labels, 12)
+    assert [index[10, 500], index[10, 5_000], index[11, 500]] == [0, 1, 2]
+    assert [weight_bp for _, weight_bp in view.starts] == [500, 5_000, 500]
+
+
+def test_old_hours_are_joined_into_the_same_blocks_wherever_they_began():
+    assert block(17, 40) == 17
+    assert {block(hour, 16 + 8 + 24) for hour in range(16, 24)} == {16}
+    assert {block(hour, 64 + 168) for hour in range(64)} == {0}
+    assert block(block(37, 64), 500) == block(37, 500)
+
+
+@given(st.integers(0, 2_000), st.integers(0, 2_000))
+def test_joined_hours_stay_joined(hour, ahead):
+    now = hour + ahead
+    assert block(block(hour, now), now + 1) == block(hour, now + 1)
+
+
+def test_joining_never_gives_a_start_more_mass():
+    labels = {(hour, 500): hour * 3_600 for hour in range(40)}
+    labels |= {(hour, 1_000): hour * 3_600 + 60 for hour in range(0, 40, 3)}
+    index, fresh = order(labels, 39)
+    later_index, later = order(labels, 39 + 24)
+    for label in labels:
+        if label[0] >= 32:
+            before, after = fresh.starts[index[label]], later.starts[later_index[label]]
+            assert after == before
+    assert len(later.starts) < len(fresh.starts)
+    assert sum(mass for mass, _ in later.starts) < sum(mass for mass, _ in fresh.starts)
+
+
+def test_reports_of_two_routers_are_cut_at_the_last_whole_second_of_both():
+    ahead = tally(
+        "a", as_of_s=NOW + 2.5, cells=(Cell(NOW, 0, row((1, 0))), Cell(NOW + 1, 0, row((1, 0))))
+    )
+    behind = tally(
+        "b", as_of_s=NOW + 1.5, cells=(Cell(NOW, 0, row((1, 0))), Cell(NOW + 1, 0, row((1, 0))))
+    )
+    view = viewed(ahead, behind, now_s=NOW + 3)
+    assert [second for second, _, _ in view.window] == [NOW, NOW]
+    assert len(view.beyond) == 2
+
+
+def test_lone_router_is_judged_up_to_now():
+    view = viewed(tally(as_of_s=NOW + 0.5, cells=(Cell(NOW, 0, row((1, 0))),)), now_s=NOW + 0.6)
+    assert len(view.window) == 1
+    assert view.beyond == []
+
+
+def test_cells_past_the_horizon_are_in_the_base():
+    one = tally(as_of_s=NOW + HORIZON_S + 1, cells=(Cell(NOW, 0, row((2, 1), (1, 1))),))
+    view = viewed(one, now_s=NOW + HORIZON_S + 1)
+    assert view.window == []
+    assert view.base[0][ASSIGNED] == 2
+
+
+def test_silent_router_does_not_hold_the_others_back():
+    silent = tally("a", as_of_s=NOW, cells=(Cell(NOW - 1, 0, row((2, 1), (1, 1))),))
+    lively = tally("b", as_of_s=NOW + SILENT_S + 1, cells=(Cell(NOW + 3, 0, row((1, 0))),))
+    view = viewed(silent, lively, now_s=NOW + SILENT_S + 1)
+    assert [second for second, _, _ in view.window] == [NOW - 1, NOW + 3]
+    assert view.lost == [[0, 0]]
+
+
+def test_what_a_silent_router_left_open_is_lost_past_the_horizon():
+    silent = tally("a", as_of_s=NOW, cells=(Cell(NOW - 1, 0, row((2, 1), (1, 1))),))
+    view = viewed(silent, now_s=NOW + HORIZON_S + 1)
+    assert view.base[0][ASSIGNED] == 2
+    assert view.lost == [[1, 0]]
+
+
+def test_what_a_retired_router_left_open_is_lost():
+    one = tally("a", cells=(Cell(NOW - 1, 0, row((2, 3), (1, 1))),))
+    gone = retire(merge([one]), "a", "1")
+    assert gone.retired is not None
+    assert gone.retired.epochs[0].lost == (1, 2)
+
+
+def test_what_never_settled_on_a_living_router_is_not_lost():
+    late = NOW + HORIZON_S + 2
+    alive = tally("a", as_of_s=late, cells=(Cell(NOW, 0, row((2, 1), (1, 1))),))
+    assert viewed(alive, now_s=late).lost == [[0, 0]]
+
+
+def failure(session, second, *, arm=1, objective=0):
+    return SessionFailure(session, objective, arm, second, 0)
+
+
+def test_session_that_failed_on_three_routers_counts_once_and_first():
+    session = "aaaaaaaaffffffff"
+    tallies = [
+        tally(router, failures=(failure(session, NOW - 40 - back),))
+        for router, back in (("a", 3), ("b", 9), ("c", 6))
+    ]
+    level, first = unite(tallies)
+    assert level == 0
+    assert first == {(session, 0): (NOW - 49, NOW // 3_600, 1_000, 1)}
+    assert viewed(*tallies).base[0][FAILED + 1] == 1
+
+
+def test_young_session_failure_is_in_the_window():
+    view = viewed(
+        tally(as_of_s=NOW + 5, failures=(failure("aaaaaaaaffffffff", NOW + 1),)), now_s=NOW + 5
+    )
+    assert view.base[0][FAILED + 1] == 0
+    assert view.window[0][2][FAILED + 1] == 1
+
+
+def test_union_is_sampled_at_the_highest_level():
+    kept, lost = "aaaaaaaa00ffffff", "aaaaaaaaffffffff"
+    one = tally("a", level=3, failures=(failure(kept, NOW),))
+    other = tally("b", failures=(failure(lost, NOW), failure(kept, NOW)))
+    level, first = unite([one, other])
+    assert level == 3
+    assert list(first) == [(kept, 0)]
+
+
+def test_sampling_halves_at_each_level():
+    sessions = [f"{n:08x}{(n * 2_654_435_761) % 2**32:08x}" for n in range(4_096)]
+    shares = [sum(sampled(s, level) for s in sessions) / 4_096 for level in (0, 1, 2, 3)]
+    assert all(abs(share - 0.5**level) < 0.02 for level, share in enumerate(shares))
+
+
+def test_sum_keeps_a_bounded_sample_of_sessions():
+    many = [f"{n:08x}{(n * 2_654_435_761) % 2**32:08x}" for n in range(MAX_FAILURES * 3)]
+    summed = total([tally(failures=tuple(failure(s, NOW) for s in many))])
+    assert summed.level == 2
+    assert 0 < len(summed.failures) <= MAX_FAILURES
+
+
+def test_misfit_tallies_are_told():
+    good = tally(cells=(Cell(NOW, 0, row()),))
+    assert fits(good, 1)
+    assert not fits(good, 2)
+    assert not fits(tally(cells=(Cell(NOW, 1, row()),)), 1)
+    assert not fits(tally(failures=(failure("aaaaaaaaffffffff", NOW, objective=1),)), 1)
+    assert not fits(tally(failures=(failure("not hex", NOW),)), 1)
+    assert not fits(tally(epochs=(epoch(row((-1, 0))),)), 1)
