@@ -40,6 +40,8 @@ from weir_lab.questions import Question, load
 PER_S = 250.0
 """Questions a second while changes are tried: what two cores answer and audit with ease."""
 KEPT_PER_S = 50.0
+TERMINATED = 143
+"""Exit code of a command ended by SIGTERM, as shells have it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,10 @@ def main(args: argparse.Namespace) -> int:
     if args.json is not None and not args.json.parent.is_dir():
         raise CommandError(f"--json: saw {args.json}, wanted a file in a folder that is there")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_main(args, Screen(console)))
+        try:
+            return runner.run(_main(args, Screen(console)))
+        except asyncio.CancelledError:
+            return TERMINATED
 
 
 async def _main(args: argparse.Namespace, screen: Screen) -> int:
@@ -187,5 +192,6 @@ async def _keep(
     """Go on with a little traffic until interrupted."""
     site = Site(scene.folder, scene.clients, questions, per_s=KEPT_PER_S, chance=chance)
     screen.kept(scene.weir, str(scene.folder))
-    async with site.flow(ASSISTANT):
-        await asyncio.Event().wait()
+    with contextlib.suppress(asyncio.CancelledError):
+        async with site.flow(ASSISTANT):
+            await asyncio.Event().wait()

@@ -152,8 +152,8 @@ class Screen:
             f"watch    weir watch assistant --server {weir.admin}",
             f"ask      curl -i {weir.public}/v1/chat/completions \\",
             "           -H 'content-type: application/json' \\",
-            '           -d \'{"model": "assistant", "messages": '
-            '[{"role": "user", "content": "where is my card?"}]}\'',
+            '           -d \'{"model": "assistant",',
+            '                "messages": [{"role": "user", "content": "where is my card?"}]}\'',
         ):
             self._indented(Text(text, no_wrap=True))
 

@@ -345,9 +345,13 @@ def _add_failures(
         second = second // width * width
         if second + width <= whole_s - horizon_s - width:
             view.base[at][place] += 1
-        elif second + width <= whole_s:
+        else:
             rows.setdefault((second, at), [0] * length)[place] += 1
-    view.window.extend((second, at, row) for (second, at), row in rows.items())
+    for (second, at), row in rows.items():
+        if second + width <= whole_s:
+            view.window.append((second, at, row))
+        else:
+            view.beyond.append((at, row))
 
 
 def _add_units(view: View, tallies: Sequence[Tally]) -> None:

@@ -9,13 +9,12 @@ from typing import NamedTuple
 
 from weir_core import eprocess
 from weir_core.eprocess import Bet
-from weir_core.evidence import CANARY, FAILED, Pair
+from weir_core.evidence import CANARY, Pair
 from weir_core.snapshot import Objective
 
 # A reading is a row in the light that a prefix is judged in: trials of the arms, audits with
 # their pairs and harms, and from READ on failures as in a row of counts.
 TRIALS, PAIRS, ONLY_CANARY, ONLY_STABLE, HARMS, READ = 0, 2, 3, 4, 5, 7
-READ_SHIFT = FAILED - READ
 
 
 class Part(NamedTuple):
@@ -50,6 +49,7 @@ class Plan(NamedTuple):
 
 @lru_cache(maxsize=64)
 def plan_for(objectives: tuple[Objective, ...], promote_ratio: float, audited: bool) -> Plan:
+    """Return the bets on these objectives; `audited` is whether the route has audits."""
     whole = sum(o.share for o in objectives if o.mode == "Enforce")
     return Plan(
         harm=tuple(_harm_parts(o, j, audited) for j, o in enumerate(objectives)),

@@ -10,7 +10,7 @@ import socket
 import ssl
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
 import msgspec
@@ -19,7 +19,7 @@ from weir_core.snapshot import FailureCause
 from weir_router.connection import ClientLimits, Connection, Failure, Stream
 from weir_router.headers import Headers, header_block
 
-__all__ = ["Answer", "ClientLimits", "Failure", "Pool", "Pools", "Stream"]
+__all__ = ["Answer", "ClientLimits", "Failure", "Pool", "Stream"]
 
 Address = tuple[str, int]
 Resolve = Callable[[str, int], Awaitable[list[Address]]]
@@ -120,7 +120,7 @@ class Pool:
     ) -> Answer | Failure:
         """Return the whole answer. Bytes as headers are a `header_block`, made before."""
         began_s = time.perf_counter()
-        until_s = asyncio.get_running_loop().time() + timeout_ms / 1000
+        until_s = time.monotonic() + timeout_ms / 1000
         refusal = await self._enter(until_s)
         if refusal is not None:
             return refusal
@@ -146,7 +146,7 @@ class Pool:
 
         It holds a place in the pool until it is complete, failed or closed.
         """
-        until_s = asyncio.get_running_loop().time() + timeout_ms / 1000
+        until_s = time.monotonic() + timeout_ms / 1000
         refusal = await self._enter(until_s)
         if refusal is not None:
             return refusal
@@ -334,7 +334,7 @@ class Pool:
             connection.abort()
             return
         self._idle[connection] = None
-        connection.rest(asyncio.get_running_loop().time() + self.limits.idle_s)
+        connection.rest(time.monotonic() + self.limits.idle_s)
 
     def lost(self, connection: Connection) -> None:
         """Forget a connection that is closed."""
@@ -342,43 +342,3 @@ class Pool:
         self._connections.discard(connection)
         if self._empty is not None and not self._connections and not self._empty.done():
             self._empty.set_result(None)
-
-
-class Pools:
-    """One pool for each URL in use, at most `most`; the one unused longest gives way."""
-
-    def __init__(
-        self,
-        *,
-        most: int = 256,
-        limits: ClientLimits | None = None,
-        ssl_context: ssl.SSLContext | None = None,
-    ) -> None:
-        self._most = most
-        self._limits = limits
-        self._ssl = ssl_context
-        self._pools: dict[str, Pool] = {}
-
-    def __len__(self) -> int:
-        return len(self._pools)
-
-    def get(self, url: str) -> Pool:
-        """Return the pool of a URL, made on first use."""
-        pool = self._pools.pop(url, None)
-        if pool is None:
-            pool = Pool(url, limits=self._limits, ssl_context=self._ssl)
-            if len(self._pools) >= self._most:
-                self._pools.pop(next(iter(self._pools))).close()
-        self._pools[url] = pool
-        return pool
-
-    def keep(self, urls: Collection[str]) -> None:
-        """Close the pools of all other URLs; their requests in flight go on to their end."""
-        for url in [url for url in self._pools if url not in urls]:
-            self._pools.pop(url).close()
-
-    async def aclose(self) -> None:
-        """Close every pool and return when their connections are gone."""
-        pools, self._pools = list(self._pools.values()), {}
-        for pool in pools:
-            await pool.aclose()

@@ -69,6 +69,7 @@ class Stream:
         "_buffered",
         "_chunks",
         "_connection",
+        "_loop",
         "_waiter",
         "complete",
         "failure",
@@ -95,6 +96,7 @@ class Stream:
         self._buffered = 0
         self._chunks: list[bytes] = []
         self._connection: Connection | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._waiter: asyncio.Future[None] | None = None
 
     @property
@@ -133,7 +135,8 @@ class Stream:
             self._connection.fail("BrokenStream", "closed by the router")
 
     async def _wait(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
+        assert self._loop is not None
+        self._waiter = self._loop.create_future()
         try:
             await self._waiter
         except asyncio.CancelledError:
@@ -147,6 +150,7 @@ class Stream:
     def attach(self, connection: "Connection") -> None:
         """Arrive on `connection` from now on."""
         self._connection = connection
+        self._loop = connection.loop
 
     def detach(self) -> None:
         """Arrive no more."""
@@ -194,11 +198,13 @@ class Connection(asyncio.Protocol):
         "_stray",
         "_stream",
         "_transport",
+        "loop",
         "used",
     )
 
     def __init__(self, home: Home, loop: asyncio.AbstractEventLoop) -> None:
         self._home = home
+        self.loop = loop
         self._alarm = Alarm(loop, self._expire)
         self._parser: Any = httptools.HttpResponseParser(self)
         self._transport: Any = None

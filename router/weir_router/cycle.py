@@ -12,7 +12,7 @@ import msgspec
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from weir_router.headers import Headers, header_block
+from weir_router.headers import Headers, as_block
 
 Reply = tuple[int, Headers, bytes]
 """Status, headers and body of a whole answer."""
@@ -127,7 +127,7 @@ class Exchange:
                 return value
         return b""
 
-    def reply(self, status: int, headers: Headers, body: bytes) -> None:
+    def reply(self, status: int, headers: Headers | bytes, body: bytes) -> None:
         """Answer whole: content-length is added, and nothing may follow."""
         assert not self.started, "a second answer to one request"
         length = b"" if status in BODYLESS else b"content-length: %d\r\n" % len(body)
@@ -137,7 +137,7 @@ class Exchange:
         if not self.gone:
             self._finish()
 
-    def start(self, status: int, headers: Headers) -> None:
+    def start(self, status: int, headers: Headers | bytes) -> None:
         """Begin an answer of unknown length."""
         assert not self.started, "a second answer to one request"
         if self.old:
@@ -174,9 +174,11 @@ class Exchange:
         if tell is not None:
             tell()
 
-    def _send_head(self, status: int, headers: Headers, framing: bytes, body: bytes = b"") -> None:
+    def _send_head(
+        self, status: int, headers: Headers | bytes, framing: bytes, body: bytes = b""
+    ) -> None:
         tail = END if self.keep_alive else CLOSE_END
-        head = (STATUS_LINE[status], self._door.common_head(), header_block(headers), framing, tail)
+        head = (STATUS_LINE[status], self._door.common_head(), as_block(headers), framing, tail)
         # Only now: a status or header that is none leaves room for another answer.
         self.started, self.status = True, status
         if self.gone:

@@ -6,6 +6,11 @@ Headers = Sequence[tuple[bytes, bytes]]
 """Names are lower-case."""
 
 
+def as_block(headers: Headers | bytes) -> bytes:
+    """Return a block made before as it is, anything else as `header_block` writes it."""
+    return headers if isinstance(headers, bytes) else header_block(headers)
+
+
 def header_block(headers: Headers) -> bytes:
     """Return the header lines, each ended by CRLF.
 

@@ -13,13 +13,16 @@ from weir_core.snapshot import Objective
 from weir_router import dialect, verify
 from weir_router.answer import stream_for_client, without_logprobs
 from weir_router.cycle import Exchange
+from weir_router.headers import header_block
 from weir_router.table import Route
 from weir_router.telemetry import UNIT_PICO, Metrics
 from weir_router.walk import Sink, Walk
 
-Headers = list[tuple[bytes, bytes]]
-EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
-NO_CACHE = (b"cache-control", b"no-cache")
+JSON = header_block([dialect.JSON])
+EVENT_STREAM = header_block(
+    [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
+)
+RETRY_AFTER = header_block([(b"retry-after", b"1")])
 CLIENT_GONE = 499
 
 
@@ -40,8 +43,7 @@ class Replier(Sink):
         """Start a streamed reply."""
         self.status = 200
         self.first_byte_s = walk.clock()
-        headers = [EVENT_STREAM, NO_CACHE, *self._headers(walk)]
-        self._exchange.start(200, headers)
+        self._exchange.start(200, EVENT_STREAM + self._headers(walk))
 
     async def write(self, chunk: bytes) -> None:
         """Pass on whole events, waiting for a slow reader."""
@@ -72,12 +74,12 @@ class Replier(Sink):
                 strip_logprobs=asked,
                 strip_usage=not walk.request.wants_usage,
             )
-            exchange.start(200, [EVENT_STREAM, NO_CACHE, *self._headers(walk)])
+            exchange.start(200, EVENT_STREAM + self._headers(walk))
             exchange.write(body)
             exchange.end()
             return
         body = without_logprobs(answer.raw) if asked else answer.raw
-        exchange.reply(200, [dialect.JSON, *self._headers(walk)], body)
+        exchange.reply(200, JSON + self._headers(walk), body)
 
     def _fail(self, walk: Walk, end: Fail) -> None:
         exchange = self._exchange
@@ -95,24 +97,23 @@ class Replier(Sink):
         body = dialect.error_body(end.status, end.code, message)
         if end.code == "upstream_rejected" and walk.trouble is not None:
             body = _own_words(walk.trouble.body) or body
-        headers = [dialect.JSON, *self._headers(walk)]
+        headers = JSON + self._headers(walk)
         if end.status in (429, 503):
-            headers.append((b"retry-after", b"1"))
+            headers += RETRY_AFTER
         exchange.reply(end.status, headers, body)
 
-    def _headers(self, walk: Walk) -> Headers:
+    def _headers(self, walk: Walk) -> bytes:
         state, call = walk.state, walk.call
         assert state is not None
         tier = walk.arm.behaviour.tiers[call.tier if call is not None else state.tier].name
-        fixed = _fixed_headers(walk.route.key, walk.arm.revision, walk.arm.name, tier)
         units, rest = divmod(state.spent_pico + state.reserved_pico, UNIT_PICO)
-        return [
-            *fixed,
-            (b"x-request-id", self._id.encode()),
-            (b"x-weir-reason", reason(walk, state).encode()),
-            (b"x-weir-attempts", b"%d" % state.attempts),
-            (b"x-weir-cost", b"%d.%012d" % (units, rest)),
-        ]
+        return b"%bx-request-id: %b\r\nx-weir-attempts: %d\r\nx-weir-cost: %d.%012d\r\n" % (
+            _decision(walk.route.key, walk.arm.revision, walk.arm.name, tier, reason(walk, state)),
+            self._id.encode(),
+            state.attempts,
+            units,
+            rest,
+        )
 
     def _count(self, walk: Walk) -> None:
         state, call = walk.state, walk.call
@@ -130,15 +131,9 @@ class Replier(Sink):
 
 
 @functools.lru_cache(maxsize=1024)
-def _fixed_headers(
-    route: str, revision: str, arm: str, tier: str
-) -> tuple[tuple[bytes, bytes], ...]:
-    return (
-        (b"x-weir-route", route.encode()),
-        (b"x-weir-revision", revision.encode()),
-        (b"x-weir-arm", arm.encode()),
-        (b"x-weir-tier", tier.encode()),
-    )
+def _decision(route: str, revision: str, arm: str, tier: str, reason: str) -> bytes:
+    named = {"route": route, "revision": revision, "arm": arm, "tier": tier, "reason": reason}
+    return header_block([(f"x-weir-{key}".encode(), text.encode()) for key, text in named.items()])
 
 
 def reason(walk: Walk, state: State) -> str:

@@ -151,10 +151,11 @@ async def _until_stopped(
         asyncio.create_task(server.serve([door]))
         for server, door in zip((front, admin), doors, strict=True)
     ]
-    while not (front.started and admin.started):
-        await asyncio.sleep(0.01)  # noqa: ASYNC110 - uvicorn offers no event to wait for.
+    while not (front.started and admin.started):  # noqa: ASYNC110 - uvicorn has no event for it.
+        await asyncio.sleep(0.01)
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
     said(f"listening on {_address(doors[0])}, management on {_address(doors[1])}")
     sys.stdout.flush()
     await asyncio.gather(*tasks)

@@ -55,7 +55,8 @@ def test_a_rollback_says_why():
     course = started()
     course.tell(judgement=HARM)
     assert course.messages() == (
-        f"{B.name} attempt 1 rolled back from 5% by controller: Harm on errors, E 132 of 125 "
+        f"{B.name} attempt 1 rolled back from 5% by controller: Harm on errors "
+        "(canary 9/812, stable 171/15420), E 132 of 125 "
         f"after 143 canary requests, 9 of them bad; {A.name} serves everything"
     )
 

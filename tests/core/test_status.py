@@ -98,7 +98,8 @@ def _healthy() -> Course:
         pytest.param(
             rolled_back,
             {},
-            f"{B.name} attempt 1 rolled back from 5% by controller: Harm on errors (canary 9/812, stable 171/15420), E 132 of 125 "
+            f"{B.name} attempt 1 rolled back from 5% by controller: Harm on errors "
+            "(canary 9/812, stable 171/15420), E 132 of 125 "
             f"after 143 canary requests, 9 of them bad; keeps revision {A.name} serving; "
             "change the behaviour, or retry it",
             id="rolled back",
@@ -197,10 +198,7 @@ def test_the_last_rollback_stays_after_a_good_rollout():
 def test_a_trip_without_counts_shows_its_evidence():
     course = started()
     course.tell(trips=(trip(),))
-    assert (
-        "router/r-2: Harm on errors (canary 9/812, stable 171/15420), E 665"
-        in status_of(course)["message"]
-    )
+    assert "router/r-2: Harm on errors, E 665" in status_of(course)["message"]
 
 
 def test_the_last_command_is_acknowledged():

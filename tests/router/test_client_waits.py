@@ -9,7 +9,7 @@ import pytest
 from support.http_upstream import Line, echo, ok, saying, upstream
 from support.http_wire import run, until
 from weir_core.snapshot import Limits
-from weir_router.client import Answer, ClientLimits, Pool, Pools
+from weir_router.client import Answer, ClientLimits, Pool
 
 
 async def ask(pool: Pool, body: bytes = b"{}", timeout_ms: int = 60_000) -> Any:
@@ -241,37 +241,5 @@ def test_aclose_ends_what_is_in_flight() -> None:
             await pool.aclose()
             assert (await task).cause == "BrokenStream"
             gc.collect()
-
-    run(main())
-
-
-def test_one_url_has_one_pool_and_the_longest_unused_gives_way() -> None:
-    async def main() -> None:
-        async with upstream(echo) as (up, _):
-            pools = Pools(most=2)
-            first = pools.get(f"http://127.0.0.1:{up.port}")
-            await ask(first)
-            second = pools.get("http://b")
-            assert pools.get(f"http://127.0.0.1:{up.port}") is first
-            pools.get("http://c")
-            assert pools.get("http://b") is not second
-            assert (len(pools), first.idle) == (2, 0)
-            await pools.aclose()
-
-    run(main())
-
-
-def test_pools_of_urls_no_longer_wanted_are_closed() -> None:
-    async def main() -> None:
-        async with upstream(echo) as (up, _):
-            pools = Pools()
-            url = f"http://127.0.0.1:{up.port}"
-            pool = pools.get(url)
-            await ask(pool)
-            pools.keep([url])
-            assert (len(pools), pool.idle) == (1, 1)
-            pools.keep([])
-            assert (len(pools), pool.idle) == (0, 0)
-            await pools.aclose()
 
     run(main())

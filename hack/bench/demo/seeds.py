@@ -46,7 +46,8 @@ def main() -> int:
             for seed, outcomes in zip(seeds, found, strict=True)
         ]
         args.json.write_text(json.dumps(told, indent=2) + "\n", "utf8")
-    return 0 if all(_right(column) >= NEEDED * len(seeds) for column in zip(*found)) else 1
+    enough = NEEDED * len(seeds)
+    return 0 if all(_right(column) >= enough for column in zip(*found, strict=True)) else 1
 
 
 async def _all(seeds: Sequence[int]) -> list[list[Outcome]]:

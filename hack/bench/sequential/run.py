@@ -12,6 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import cost
 import tables
 from world import Case, Run, run
 
@@ -31,12 +32,14 @@ def done(jobs: list[tuple[Case, int]], pool: object) -> list[Run]:
 
 
 def lines(
-    table: tables.Table, pool: object, kept: dict[str, list[dict[str, object]]]
+    table: tables.Table, pool: object, kept: dict[str, list[dict[str, object]]], part: str
 ) -> Iterator[str]:
     """Yield the lines of one markdown table as they are known."""
     yield f"\n| {table.title} | " + " | ".join(table.columns) + " |"
     yield "|---" * (len(table.columns) + 1) + "|"
     for row in table.rows:
+        if part not in row.name:
+            continue
         cells = []
         for column, case in enumerate(row.cases):
             runs = done([(case, seed) for seed in range(row.runs)], pool)
@@ -54,7 +57,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small tables, under a minute")
     parser.add_argument("--runs", type=int, default=0, help="runs a cell of the first table")
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--only", default="", help="equal, detection, promotion or pairs")
+    parser.add_argument("--only", default="", help="equal, detection, promotion, pairs or cost")
+    parser.add_argument("--row", default="", help="only rows whose name holds this")
     parser.add_argument("--json", type=Path, help="where to keep the raw results")
     given = parser.parse_args()
     runs = given.runs or (30 if given.quick else 2_000)
@@ -63,8 +67,10 @@ def main() -> None:
     pool = Pool(given.jobs) if given.jobs > 1 else None
     for table in tables.tables(runs, size=0.5 if given.quick else 1.0):
         if given.only in ("", table.name):
-            for line in lines(table, pool, kept):
+            for line in lines(table, pool, kept, given.row):
                 print(line, flush=True)
+    if given.only in ("", "cost"):
+        print("\n".join(cost.lines()))
     print(f"\n{runs} runs a cell of the first table, {time.monotonic() - began_s:,.0f} s.")
     if given.json:
         given.json.write_text(json.dumps(kept))

@@ -12,6 +12,7 @@ from world import (
     Run,
     fast_canary_failures,
     policy,
+    slow_canary,
     slow_canary_failures,
     steady,
 )
@@ -174,7 +175,7 @@ def wrong_pairs(small: float, large: float) -> Callable[[random.Random], tuple[b
 
 def equal(runs: int, size: float) -> Table:
     """Return A/A: equal arms are watched at every event, none should be rolled back."""
-    n = int(1_500 * size)
+    n = int(1_200 * size)
     plain = Case(requests=n, weights=(), fails=steady(0.1, 0.1), per_s=25)
     uneven = replace(plain, latency=fast_canary_failures)
     ceiling = Objective(name="errors", event="Error", max_rate=0.1)
@@ -185,6 +186,7 @@ def equal(runs: int, size: float) -> Table:
         ("the same on 3 routers, merged", replace(uneven, routers=3, requests=2 * n // 3)),
         ("5 % clients gone, 1 % outcomes lost", replace(uneven, gone=0.05, lost=(0.01, 0.01))),
         ("6 restarts", replace(uneven, restarts=6)),
+        ("6 restarts, canary 10 times slower", replace(plain, latency=slow_canary, restarts=6)),
         *(
             (
                 f"sessions of {length}, 3 routers",

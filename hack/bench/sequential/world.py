@@ -2,10 +2,12 @@
 
 Nothing here computes evidence. A case says how requests come and fail; a run drives `Ledger`
 (one a router) event by event and asks it, or `judge` over the merged tallies, for a verdict.
-Looking at every event is cut down to the events after which evidence of harm can be larger than
-at the last look: a canary failure was settled or, while one is younger than the horizon, a second
-has passed (stable requests settled meanwhile, or a cell passed the horizon). Between these every
-count that moves is one of stable failures, of assignments or of successes, which only lower it.
+Looking at every event is cut down to events after which evidence of harm can be larger than at
+the last look: a canary failure was settled (looked at at once); a stable request was settled as
+good, which counted as failed while it was open, a router has restarted, or a lost outcome has
+passed the horizon (looked at when the running second ends, while a canary failure is younger
+than the horizon). All other counts that move are stable failures, assignments and canary
+successes: they leave the evidence where it is or lower it.
 """
 
 import heapq
@@ -55,6 +57,11 @@ def fast_canary_failures(rng: random.Random, arm: int, failed: bool) -> float:
 def slow_canary_failures(rng: random.Random, arm: int, failed: bool) -> float:
     """The other way round."""
     return fast_canary_failures(rng, STABLE if arm == CANARY else CANARY, failed)
+
+
+def slow_canary(rng: random.Random, arm: int, failed: bool) -> float:
+    """The canary takes ten times as long as stable, whatever the outcome."""
+    return min(29.9, rng.expovariate(0.2 if arm == CANARY else 2.0))
 
 
 def steady(stable: float, canary: float) -> Rate:
@@ -185,6 +192,7 @@ class _Drive:
         self.result = Run()
         self.failed_s = 0.0
         self.over = False
+        self.may_rise = False
         rows = [epoch.counts for tally in case.past for epoch in tally.epochs]
         self.past = (sum(r[ASSIGNED] for r in rows), sum(r[ASSIGNED + 1] for r in rows))
         self.bad_before = sum(row[BAD] for row in rows)
@@ -266,6 +274,8 @@ class _Drive:
             if self.case.on_arrival and failed:
                 ticket = self._as_if_new(ledger, ticket, at_s)
             ledger.settle(ticket, int(failed), at_s)
+            if not failed and arm == STABLE:
+                self.may_rise = True
             if failed and arm == CANARY:
                 self.failed_s = at_s
                 self._look(at_s)
@@ -280,10 +290,13 @@ class _Drive:
     def _tick(self) -> None:
         if self.over:
             return
-        if self.case.promote or self.now_s - self.failed_s <= DEADLINE_MS / 1_000 + 5:
+        may_rise = self.may_rise or any(self.case.lost) or self.case.restarts > 0
+        is_young = self.now_s - self.failed_s <= DEADLINE_MS / 1_000 + 5
+        if self.case.promote or (may_rise and is_young):
             self._look()
 
     def _look(self, now_s: float = 0.0) -> None:
+        self.may_rise = False
         judgement = self.fleet.judge(self.policy, now_s or self.now_s)
         self.result.held.update(judgement.holds)
         past = self.past
