@@ -207,6 +207,8 @@ def _logprobs(part: _Choice) -> tuple[list[float], list[float]]:
     """Return the token logprobs, and the margins where the upstream gave a top two."""
     if isinstance(part, _ChatChoice) and part.logprobs and part.logprobs.content:
         content = part.logprobs.content
+        if not content[0].top_logprobs:
+            return [token.logprob for token in content], []
         tops = [[top.logprob for top in token.top_logprobs or ()] for token in content]
         return [token.logprob for token in content], _margins(tops)
     if isinstance(part, _TextChoice) and part.logprobs and part.logprobs.token_logprobs:

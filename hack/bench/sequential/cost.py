@@ -5,12 +5,12 @@ import time
 from collections.abc import Callable, Iterator
 
 import msgspec
+from world import BEGIN_S, Case, policy, steady
 
 from weir_core.evidence import Tally
 from weir_core.sequential import horizon_s, judge, merge
 from weir_core.snapshot import Objective, RoutePolicy
 from weir_router.ledger import Ledger
-from world import BEGIN_S, Case, policy, steady
 
 OBJECTIVES = (
     Objective(name="errors", event="Error", share=2, max_rate=0.05, negligible_rate=0.002),
@@ -28,11 +28,14 @@ def lines() -> Iterator[str]:
     yield f"| assign and settle, by request | {_hot(session=0):.2f} |"
     yield f"| assign and settle, sessions of 8 | {_hot(session=8):.2f} |"
     ledger, route, now_s = _grown("r0")
-    yield f"| judge, 4 objectives × 6 epochs, canary failing in the window | {_us(lambda: ledger.judge(route, alpha=0.01, now_s=now_s), 50):.0f} |"
-    raw = msgspec.json.encode(ledger.tallies(now_s))
-    yield f"| tallies, of {len(raw):,} bytes | {_us(lambda: _tallies(ledger, route, now_s), 50):.0f} |"
+    judging = _us(lambda: ledger.judge(route, alpha=0.01, now_s=now_s), 50)
+    yield f"| judge 4 objectives × 6 epochs, the canary failing each second | {judging:.0f} |"
+    size = len(msgspec.json.encode(ledger.tallies(now_s)))
+    reporting = _us(lambda: _tallies(ledger, route, now_s), 50)
+    yield f"| tallies, of {size:,} bytes | {reporting:.0f} |"
     reports = [tally for n in range(ROUTERS) for tally in _grown(f"r{n}")[0].tallies(now_s)]
-    yield f"| merge and judge {ROUTERS} routers | {_us(lambda: _judged(reports, route, now_s), 10):.0f} |"
+    merging = _us(lambda: _judged(reports, route, now_s), 10)
+    yield f"| merge and judge the same of {ROUTERS} routers | {merging:.0f} |"
 
 
 def _us(deed: Callable[[], object], times: int) -> float:
@@ -48,10 +51,9 @@ def _us(deed: Callable[[], object], times: int) -> float:
 def _hot(session: int) -> float:
     route = policy(Case(requests=0, weights=(), fails=steady(0, 0), session=session), 1_000)
     names = [str(n // max(1, session)) for n in range(20_000)]
-    ledger = Ledger(router="r", boot="1")
 
     def serve() -> None:
-        now_s = BEGIN_S
+        ledger, now_s = Ledger(router="r", boot="1"), BEGIN_S
         for n, name in enumerate(names):
             now_s += 0.001
             ticket = ledger.assign(route, n % 10 == 0, name, now_s)
