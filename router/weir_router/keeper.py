@@ -16,7 +16,6 @@ from weir_core.commands import VERBS, Command
 from weir_core.compile import Compiled, compile_world
 from weir_core.errors import Problem
 from weir_core.evidence import Judgement, Key, Trip
-from weir_core.history import find
 from weir_core.manifests import Parsed, parse
 from weir_core.resources import title_of
 from weir_core.rollout import (
@@ -32,6 +31,7 @@ from weir_core.sequential import fingerprint
 from weir_core.snapshot import RoutePolicy, Snapshot
 from weir_core.status import Observed, route_status
 from weir_router import explain
+from weir_router.described import described
 from weir_router.folder import Folder
 from weir_router.serve import Router
 from weir_router.standing import MAX_EVENTS, MAX_GONE, Happened, Saved, SavedRoute, StateFile
@@ -306,50 +306,7 @@ class Keeper:
         route = self._saved.routes.get(key)
         if route is None or route.gone:
             return None
-        return {
-            "namespace": route.namespace,
-            "name": route.name,
-            "modelNames": list(route.model_names),
-            "created": route.created_s,
-            "status": self._status(key, route),
-            "events": [
-                {
-                    "at": happened.at_s,
-                    "type": "Warning" if happened.transition.warning else "Normal",
-                    "reason": happened.transition.reason,
-                    "message": happened.transition.message,
-                }
-                for happened in route.events
-            ],
-            **self._tiers(key, route),
-            "history": [
-                {
-                    "revision": record.revision.name,
-                    "outcome": record.outcome,
-                    "attempt": record.attempt,
-                    "since": record.since_s,
-                    "reason": record.reason,
-                }
-                for record in route.state.records
-            ],
-        }
-
-    def _tiers(self, key: str, route: SavedRoute) -> dict[str, Any]:
-        """Return what each tier served, cheapest first, and what the last alone had cost."""
-        totals = self._router.metrics.totals(key)
-        stable = find(route.state.records, route.state.stable)
-        if stable is None:
-            return {"tiers": totals}
-        tiers = stable.revision.behaviour.tiers
-        none = {"requests": 0, "inputTokens": 0, "outputTokens": 0, "costPico": 0}
-        ordered = {tier.name: totals.get(tier.name, none) for tier in tiers} | totals
-        last = tiers[-1]
-        cost_pico = sum(
-            row["inputTokens"] * last.backend.input_price_pico
-            + row["outputTokens"] * last.backend.output_price_pico
-            for row in ordered.values()
-        )
-        return {"tiers": ordered, "alwaysLast": {"tier": last.name, "costPico": cost_pico}}
+        return described(route, self._status(key, route), self._router.metrics.totals(key))
 
     async def command(self, key: str, verb: str, revision: str, *, full: bool) -> dict[str, Any]:
         """Carry out a command and return how it was acknowledged."""
