@@ -85,7 +85,9 @@ def main(args: argparse.Namespace) -> int:
     if not console.is_terminal:
         console = Console(no_color=True, highlight=False, width=WIDEST)
     if args.json is not None and not args.json.parent.is_dir():
-        raise CommandError(f"--json: saw {args.json}, wanted a file in a folder that is there")
+        raise CommandError(
+            f"--json: saw {args.json}, wanted a file in a folder that is there", code=2
+        )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             return runner.run(_main(args, Screen(console)))

@@ -19,6 +19,9 @@ from weir_cli.frame import render
 
 WIDEST = 100
 INDENT = 2
+DEEPER = 5
+TALL = 45
+"""From this height on there is room for events below the evidence."""
 _WORDS = {"Promoted": "promoted", "RolledBack": "rolled back"}
 
 
@@ -95,14 +98,14 @@ class Screen:
         field, before = change.before.split(": ", 1)
         after = change.after.split(": ", 1)[1]
         edit = Text.assemble((f"{change.file}  ", "dim"), f"{field}: ", (before, "red"), " → ")
-        self._indented(edit.append(after, "green"), more=3)
+        self._indented(edit.append(after, "green"), left=DEEPER)
         with self._live() as live:
             yield Rolling(self._console, live, self._width)
 
     def verdict(self, outcome: Outcome) -> None:
         """Print how a change ended, in a sentence with the numbers."""
         sign, style = _sign(outcome)
-        self._indented(Text.assemble((f"{sign} ", style), _sentence(outcome)), more=3)
+        self._indented(Text.assemble((f"{sign} ", style), _sentence(outcome)), left=DEEPER)
 
     def summary(self, outcomes: Sequence[Outcome]) -> None:
         """Print all verdicts in one table, and what the audits cost."""
@@ -158,16 +161,19 @@ class Screen:
             self._indented(Text(text, no_wrap=True))
 
     def _line(self, text: str) -> None:
-        self._console.print(text, width=self._width)
+        self._indented(Text.from_markup(text), left=0)
 
     def _say(self, text: str, style: str = "") -> None:
         self._indented(Text(text, style))
 
-    def _indented(self, shown: Text | Table, more: int = 0) -> None:
-        left = INDENT + more
-        self._console.print(
-            Padding(shown, (0, 0, 0, left), expand=False), width=self._width, soft_wrap=False
-        )
+    def _indented(self, shown: Text | Table, *, left: int = INDENT) -> None:
+        """Print words wrapped, with no blanks at the ends of lines, and tables as they are."""
+        if isinstance(shown, Table):
+            self._console.print(Padding(shown, (0, 0, 0, left), expand=False))
+            return
+        for line in shown.wrap(self._console, self._width - left):
+            line.rstrip()
+            self._console.print(Text(" " * left).append_text(line))
 
     @contextlib.contextmanager
     def _live(self) -> Iterator[Live | None]:
@@ -205,8 +211,9 @@ class Rolling:
 
     def __call__(self, progress: Progress) -> None:
         if self._live is not None:
-            told = render(progress.told, self._width - 5, now_s=time.time(), events=3)
-            self._live.update(Padding(told, (1, 0, 0, INDENT + 3)), refresh=True)
+            events = 3 if self._console.height >= TALL else 0
+            told = render(progress.told, self._width - DEEPER, now_s=time.time(), events=events)
+            self._live.update(Padding(told, (1, 0, 0, DEEPER)), refresh=True)
         elif progress.step != self._step:
             self._console.print(f"     {progress.sentence}", highlight=False, soft_wrap=True)
         self._step = progress.step

@@ -1,10 +1,11 @@
 """One whole run of `weir demo`, on few questions: real processes, real verdicts."""
 
 import json
+import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -12,19 +13,31 @@ RUN_S = 180
 """Far more than it takes: the machine may be busy."""
 
 
+class Ran(NamedTuple):
+    out: str
+    told: dict[str, Any]
+    folder: Path
+
+
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
     file = folder / "told.json"
     command = [sys.executable, "-m", "weir_cli", "demo", "--questions", "200", "--json", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_S, check=False)
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=RUN_S,
+        check=False,
+        env={**os.environ, "TMPDIR": str(folder)},
+    )
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout, json.loads(file.read_text("utf8"))
+    return Ran(done.stdout, json.loads(file.read_text("utf8")), folder)
 
 
 def test_every_change_ends_as_it_should(ran):
-    _, told = ran
-    verdicts = [(one["verdict"], one["suspect"]) for one in told["rollouts"]]
+    verdicts = [(one["verdict"], one["suspect"]) for one in ran.told["rollouts"]]
     assert verdicts == [
         ("Promoted", ""),
         ("RolledBack", "quality"),
@@ -35,47 +48,41 @@ def test_every_change_ends_as_it_should(ran):
 
 
 def test_evidence_is_past_its_threshold(ran):
-    _, told = ran
-    assert all(one["eValue"] >= one["threshold"] for one in told["rollouts"])
+    assert all(one["eValue"] >= one["threshold"] for one in ran.told["rollouts"])
 
 
 def test_bad_answers_are_among_the_canarys(ran):
-    _, told = ran
-    for one in told["rollouts"]:
+    for one in ran.told["rollouts"]:
         assert 0 < one["badAnswersServed"] < one["canaryRequests"] < one["requests"]
 
 
 def test_audits_are_a_quarter_and_cost_apart(ran):
-    _, told = ran
-    for one in told["rollouts"]:
-        assert 0.1 < one["audits"] / one["requests"] < 0.35
+    for one in ran.told["rollouts"]:
+        assert 0.05 < one["audits"] / one["requests"] < 0.35
         assert one["auditCost"] > 0
 
 
 def test_cascade_costs_less_than_always_large(ran):
-    _, told = ran
+    told = ran.told
     assert told["questions"] == 200
     assert told["small"]["cost"] < told["cascade"]["cost"] < 0.6 * told["large"]["cost"]
     assert 0 < told["cascade"]["escalated"] < 1
 
 
 def test_plain_output_has_no_colours_and_fits_100_columns(ran):
-    out, _ = ran
-    assert "\x1b" not in out
-    assert "All as it should be" in out
-    sentences = [line for line in out.splitlines() if "step " not in line]
+    assert "\x1b" not in ran.out
+    assert "All as it should be" in ran.out
+    sentences = [line for line in ran.out.splitlines() if "step " not in line]
     assert max(map(len, sentences)) <= 100
 
 
 def test_nothing_is_left_behind(ran):
-    assert not list(Path(tempfile.gettempdir()).glob("weir-demo-*"))
+    assert [file.name for file in ran.folder.iterdir()] == ["told.json"]
 
 
 @pytest.mark.parametrize("words", [("--questions", "0"), ("--questions", "x"), ("--seed", "y")])
 def test_wrong_options_are_told(weir_command, words):
-    with pytest.raises(SystemExit) as ended:
-        weir_command("demo", *words)
-    assert ended.value.code == 2
+    assert weir_command("demo", *words).code == 2
 
 
 def test_json_into_no_folder_is_told_before_anything_runs(weir_command, tmp_path):
