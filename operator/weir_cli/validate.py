@@ -62,7 +62,7 @@ def _gather(path: str, texts: dict[str, str], unreadable: dict[str, str]) -> Non
     if place.is_dir():
         found, failed = Folder(place).read()
         texts.update((str(place / name), text) for name, text in found.items())
-        unreadable.update((str(place / name), why) for name, why in failed.items())
+        unreadable.update((str(place / one.source), one.seen) for one in failed)
         return
     if not place.exists():
         raise CommandError(f"{path}: no such file or folder", code=2)

@@ -5,6 +5,7 @@ form, and no other route notices. It refuses to know which revision is stable or
 (`rollout` does): it only says which behaviour each route wants now, and what that is called.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
@@ -98,13 +99,18 @@ def compile_world(
     *,
     cluster: bool,
     known: Mapping[str, tuple[Revision, ...]] | None = None,
+    since: Mapping[str, float] | None = None,
+    claimed: Mapping[str, str] | None = None,
     new_hex: Callable[[str], str] = hex_of,
 ) -> Compiled:
     """Return what all routes want now.
 
     `known` holds the revisions of each route that have a name already, by "namespace/name": equal
-    behaviour keeps that name. `new_hex` gives the digits of a new name from a text. Without a
-    `cluster` only external backends serve, and model names are one space over all namespaces.
+    behaviour keeps that name. `since` says since when a route serves, where no creationTimestamp
+    does: of two claims to a model name the older counts. `claimed` gives the model names of
+    routes that serve and cannot be read now. `new_hex` gives the digits of a new name from a
+    text. Without a `cluster` only external backends serve, and model names are one space over
+    all namespaces.
     """
     everything = list(resources)
     world = _World(
@@ -113,9 +119,10 @@ def compile_world(
         cluster=cluster,
     )
     routes: dict[str, CompiledRoute] = {}
-    names: dict[str, str] = {}
+    names: dict[str, str] = dict(claimed or {})
     problems: list[Problem] = []
-    for route in sorted((one for one in everything if isinstance(one, ModelRoute)), key=_age):
+    claimants = [one for one in everything if isinstance(one, ModelRoute)]
+    for route in sorted(claimants, key=lambda one: _age(one, since or {})):
         report = _Report(route)
         key = key_of(route)
         _claim(route, names, report, cluster=cluster)
@@ -133,8 +140,9 @@ def compile_world(
     )
 
 
-def _age(route: ModelRoute) -> tuple[str, str]:
-    return route.metadata.creation_timestamp, key_of(route)
+def _age(route: ModelRoute, since: Mapping[str, float]) -> tuple[str, float, str]:
+    key = key_of(route)
+    return route.metadata.creation_timestamp, since.get(key, math.inf), key
 
 
 def _claim(route: ModelRoute, names: dict[str, str], report: _Report, *, cluster: bool) -> None:

@@ -1,8 +1,11 @@
-"""The manifests of a configuration folder, read again when they change."""
+"""The manifests of a configuration folder, read again when they have changed and settled."""
 
 from pathlib import Path
 
+from weir_core.errors import Problem
+
 Stamp = tuple[tuple[str, int, int], ...]
+SUFFIXES = (".yaml", ".yml", ".json")
 
 
 class Folder:
@@ -10,31 +13,47 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._stamp: Stamp | None = None
+        self._read: Stamp | None = None
+        self._seen: Stamp | None = None
 
     def changed(self) -> bool:
-        """Return whether any file came, went or changed since the last read()."""
-        return self._stamp != self._look()
+        """Return whether files came, went or changed since read(), and look alike twice now.
 
-    def read(self) -> tuple[dict[str, str], dict[str, str]]:
-        """Return the texts by file name, and what went wrong by file name."""
-        self._stamp = self._look()
+        An editor may write a file in parts: what is still changing is not read.
+        """
+        before, self._seen = self._seen, self._look()
+        return self._seen != self._read and self._seen == before
+
+    def read(self) -> tuple[dict[str, str], tuple[Problem, ...]]:
+        """Return the texts by file name, and what could not be read.
+
+        A folder that is not there and an empty file are problems, never an absence of routes:
+        a disk that was not mounted or a save cut short must take nothing out of service.
+        """
+        self._read = self._seen = self._look()
         texts: dict[str, str] = {}
-        broken: dict[str, str] = {}
-        for name, _, _ in self._stamp:
+        problems: list[Problem] = []
+        if not self.path.is_dir():
+            problems.append(
+                Problem(object=f"folder {self.path}", field="", seen="no folder", wanted="one")
+            )
+        for name, _, _ in self._read:
             try:
-                texts[name] = (self.path / name).read_text("utf-8")
+                text = (self.path / name).read_text("utf-8")
             except (OSError, UnicodeDecodeError) as error:
-                broken[name] = str(error)
-        return texts, broken
+                problems.append(_unread(name, str(error), "a readable file"))
+                continue
+            if text.strip():
+                texts[name] = text
+            else:
+                problems.append(_unread(name, "an empty file", "manifests, or no such file"))
+        return texts, tuple(problems)
 
     def _look(self) -> Stamp:
         found = []
         for path in sorted(self.path.rglob("*")):
             name = path.relative_to(self.path)
-            if path.suffix not in (".yaml", ".yml", ".json"):
-                continue
-            if any(part.startswith(".") for part in name.parts):
+            if path.suffix not in SUFFIXES or any(part.startswith(".") for part in name.parts):
                 continue
             try:
                 stat = path.stat()
@@ -43,3 +62,7 @@ class Folder:
             if path.is_file():
                 found.append((str(name), stat.st_mtime_ns, stat.st_size))
         return tuple(found)
+
+
+def _unread(name: str, seen: str, wanted: str) -> Problem:
+    return Problem(object=f"file {name}", field="", seen=seen, wanted=wanted, source=name)

@@ -13,11 +13,8 @@ from typing import Any
 from msgspec.structs import replace
 
 from weir_core.commands import VERBS, Command
-from weir_core.compile import Compiled, compile_world
 from weir_core.errors import Problem
 from weir_core.evidence import Judgement, Key, Trip
-from weir_core.manifests import Parsed, parse
-from weir_core.resources import title_of
 from weir_core.rollout import (
     Inputs,
     RolloutState,
@@ -34,12 +31,22 @@ from weir_router import explain
 from weir_router.described import described
 from weir_router.folder import Folder
 from weir_router.serve import Router
-from weir_router.standing import MAX_EVENTS, MAX_GONE, Happened, Saved, SavedRoute, StateFile
+from weir_router.standing import (
+    FORMAT,
+    MAX_EVENTS,
+    MAX_GONE,
+    Happened,
+    Saved,
+    SavedRoute,
+    StateFile,
+)
+from weir_router.world import World, gather
 
 TICK_S = 0.1
-LOOK_S = 0.5
+LOOK_S = 0.25
 """How often the folder is looked at for changes."""
 SLOW_DISK_S = 1.0
+STUCK_S = 30.0
 log = logging.getLogger("weir")
 
 
@@ -53,16 +60,16 @@ class Keeper:
         self._file = file
         self._router = router
         self._clock = clock
-        self._saved = Saved()
-        self._parsed = Parsed((), (), {})
-        self._compiled: Compiled | None = None
-        self._problems: tuple[Problem, ...] = ()
+        self._saved = Saved(format=FORMAT)
+        self._world: World | None = None
+        self._ticked_s = clock()
         self._statuses: dict[str, dict[str, Any]] = {}
         self._commands: dict[str, Command] = {}
         self._judged: dict[str, tuple[Key, Judgement]] = {}
         self._number = 0
         self._looked_s = 0.0
         self._ticking = asyncio.Lock()
+        self._commanding = asyncio.Lock()
 
     @property
     def boot(self) -> int:
@@ -93,6 +100,8 @@ class Keeper:
                 await self.tick()
             except OSError as error:
                 log.error("state not written", extra={"error": str(error)})
+            except Exception:
+                log.exception("the control loop failed to walk")
             await asyncio.sleep(TICK_S)
 
     async def tick(self) -> None:
@@ -110,17 +119,23 @@ class Keeper:
                 self._saved,
                 routes={key: before[key] if key in raised else after[key] for key in after},
                 tallies=self._router.ledger.tallies(now_s),
+                written_s=now_s,
             )
             if changed - raised:
                 self._publish()
-            await self._write(replace(self._saved, routes=after))
-            self._raise({key: after[key] for key in raised}, before)
+            turn = await self._write(replace(self._saved, routes=after))
+            if turn == self._file.turns:
+                self._raise({key: after[key] for key in raised}, before)
+            # Else a trip was written meanwhile, without the raise: the next tick raises again.
+            self._ticked_s = now_s
 
-    async def _write(self, saved: Saved) -> None:
+    async def _write(self, saved: Saved) -> int:
         began_s = time.monotonic()
-        await asyncio.to_thread(self._file.write, saved, self._file.turn())
+        turn = self._file.turn()
+        await asyncio.to_thread(self._file.write, saved, turn)
         if time.monotonic() - began_s > SLOW_DISK_S:
             log.warning("slow disk", extra={"seconds": round(time.monotonic() - began_s, 1)})
+        return turn
 
     def _raise(self, raised: Mapping[str, SavedRoute], before: Mapping[str, SavedRoute]) -> None:
         """Publish raises that are on disk now, but for routes whose brake tripped meanwhile."""
@@ -146,45 +161,17 @@ class Keeper:
         """Write the state as an orderly end leaves it."""
         now_s = self._clock()
         tallies = self._router.ledger.tallies(now_s)
-        self._saved = replace(self._saved, tallies=tallies, clean=True)
+        self._saved = replace(self._saved, tallies=tallies, clean=True, written_s=now_s)
         self._file.write(self._saved, self._file.turn())
 
     # Configuration in.
 
     def _load(self) -> None:
-        texts, unreadable = self._folder.read()
-        parsed = parse(texts)
-        broken = tuple(
-            Problem(
-                object=f"file {name}", field="", seen=why, wanted="a readable file", source=name
-            )
-            for name, why in unreadable.items()
-        )
-        known = {
-            key: tuple(record.revision for record in route.state.records)
-            for key, route in self._saved.routes.items()
-        }
-        compiled = compile_world(parsed.resources, cluster=False, known=known)
-        later = tuple(parsed.placed(problem) for problem in compiled.problems)
-        before = set(self._problems)
-        self._problems = (*broken, *parsed.problems, *later)
-        self._parsed, self._compiled = parsed, compiled
-        for problem in self._problems:
+        before = set(self._world.problems) if self._world is not None else set()
+        self._world = gather(self._folder, self._saved.routes)
+        for problem in self._world.problems:
             if problem not in before:
                 log.warning("problem in the configuration", extra={"problem": problem.sentence()})
-
-    def _is_broken(self, key: str) -> bool:
-        """Whether a route that did not compile is broken rather than taken out.
-
-        A file that could not be read may have held it: what serves goes on serving.
-        """
-        titles = {title_of(one) for one in self._parsed.resources}
-        if f"ModelRoute {key}" in titles:
-            return True
-        return any(
-            problem.object == f"ModelRoute {key}" or not problem.object.startswith("Model")
-            for problem in self._problems
-        )
 
     # Thinking.
 
@@ -192,9 +179,9 @@ class Keeper:
         self, now_s: float, *, in_sync: bool = True
     ) -> tuple[dict[str, SavedRoute], set[str]]:
         """Return every route after its rollout was advanced, and which of them changed."""
-        assert self._compiled is not None
+        assert self._world is not None
         routes = dict(self._saved.routes)
-        for key, compiled in self._compiled.routes.items():
+        for key, compiled in self._world.compiled.routes.items():
             known = routes.get(key)
             routes[key] = SavedRoute(
                 uid=compiled.uid,
@@ -205,10 +192,12 @@ class Keeper:
                 rollout=compiled.rollout,
                 state=known.state if known else RolloutState(),
                 events=known.events if known else (),
-                created_s=known.created_s if known else now_s,
+                created_s=known.created_s if known and not known.gone else now_s,
+                file=self._world.files[key],
+                gone=known.gone if known else False,
             )
         for key, route in list(routes.items()):
-            gone = key not in self._compiled.routes and not self._is_broken(key)
+            gone = not self._world.keeps(key, route)
             if gone != route.gone:
                 routes[key] = route = replace(route, gone=gone)
             if not gone:
@@ -230,8 +219,8 @@ class Keeper:
         trips: tuple[Trip, ...] = (),
         in_sync: bool = True,
     ) -> SavedRoute:
-        assert self._compiled is not None
-        compiled = self._compiled.routes.get(key)
+        assert self._world is not None
+        compiled = self._world.compiled.routes.get(key)
         objectives = fingerprint(route.monitoring)
         about = evidence_key(route.state, route_uid=route.uid, objectives=objectives)
         judgement = self._judge(key, route, now_s) if about is not None else None
@@ -271,15 +260,16 @@ class Keeper:
         return self._router.ledger.judge(policy, alpha=policy.brake_alpha, now_s=now_s)
 
     def _publish(self) -> None:
-        assert self._compiled is not None
+        assert self._world is not None
         routes = self._saved.routes
         self._number += 1
-        policies = tuple(_published(routes, key) for key in routes)
+        oldest_first = sorted(routes, key=lambda key: (routes[key].created_s, key))
+        policies = tuple(_published(routes, key) for key in oldest_first)
         self._router.apply(
             Snapshot(
                 version=(self._saved.boot, self._number),
                 routes=tuple(policy for policy in policies if policy is not None),
-                limits=dict(self._compiled.limits),
+                limits=dict(self._world.compiled.limits),
             )
         )
 
@@ -287,6 +277,9 @@ class Keeper:
 
     def ready(self) -> str:
         """Return why this router is not ready, "" when it is."""
+        idle_s = self._clock() - self._ticked_s
+        if idle_s > STUCK_S:
+            return f"the control loop has not walked for {idle_s:.0f} s"
         return "" if self._router.table.routes else "no route is served yet"
 
     def statuses(self) -> dict[str, Any]:
@@ -298,7 +291,7 @@ class Keeper:
                 if not route.gone
             },
             "created": {key: route.created_s for key, route in self._saved.routes.items()},
-            "problems": [problem.sentence() for problem in self._problems],
+            "problems": [problem.sentence() for problem in self._problems()],
         }
 
     def describe(self, key: str) -> dict[str, Any] | None:
@@ -314,10 +307,16 @@ class Keeper:
             wanted = ", ".join(VERBS)
             return {"result": "Refused", "message": f"saw {verb!r}, wanted one of {wanted}"}
         command = Command(verb=verb, revision=revision, issued_s=self._clock(), full=full)
-        self._commands[key] = command
-        await self.tick()
-        self._commands.pop(key, None)
-        done = self._saved.routes[key].state.last_command
+        async with self._commanding:
+            self._commands[key] = command
+            try:
+                await self.tick()
+            except OSError as error:
+                return {"result": "Refused", "message": f"the state was not written: {error}"}
+            finally:
+                del self._commands[key]
+        route = self._saved.routes.get(key)
+        done = route.state.last_command if route is not None else None
         if done is None or done.command != command:
             return {"result": "Refused", "message": "the route no longer takes commands"}
         return {"result": done.result, "message": done.message}
@@ -326,9 +325,12 @@ class Keeper:
         """Return what would be decided for a request, without calling a model."""
         return explain.explain(self._router.table, body, headers)
 
+    def _problems(self) -> tuple[Problem, ...]:
+        return self._world.problems if self._world is not None else ()
+
     def _status(self, key: str, route: SavedRoute) -> dict[str, Any]:
-        assert self._compiled is not None
-        compiled = self._compiled.routes.get(key)
+        assert self._world is not None
+        compiled = self._world.compiled.routes.get(key)
         about, judgement = self._judged.get(key, (None, None))
         current = (route.state.canary, route.state.attempt)
         if about is None or (about.revision, about.attempt) != current:
@@ -340,7 +342,7 @@ class Keeper:
             routers=1,
             routers_in_sync=1,
             judgement=judgement,
-            problems=tuple(one for one in self._problems if one.object == title),
+            problems=tuple(one for one in self._problems() if one.object == title),
         )
         old = self._statuses.get(key)
         status = route_status(route.state, observed, now_s=self._clock(), old=old)

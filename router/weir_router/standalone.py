@@ -98,7 +98,10 @@ async def _serve(settings: Settings, said: Callable[[str], None]) -> None:
 async def brake(router: Router) -> None:
     """Let the brake look by the clock; it needs nothing of the control loop."""
     while True:
-        router.brake()
+        try:
+            router.brake()
+        except Exception:
+            log.exception("the brake failed to look")
         await asyncio.sleep(BRAKE_S)
 
 

@@ -8,6 +8,7 @@ import fcntl
 import os
 import threading
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -15,7 +16,7 @@ from weir_core.evidence import Tally
 from weir_core.rollout import RolloutState, Transition
 from weir_core.snapshot import Monitoring, RolloutPolicy
 
-FORMAT = 1
+FORMAT: Literal[1] = 1
 MAX_EVENTS = 50
 MAX_GONE = 100
 
@@ -39,18 +40,20 @@ class SavedRoute(msgspec.Struct, frozen=True, kw_only=True):
     state: RolloutState
     events: tuple[Happened, ...] = ()
     created_s: float = 0.0
+    file: str = ""
     gone: bool = False
 
 
 class Saved(msgspec.Struct, frozen=True, kw_only=True):
     """All of it. `boot` counts starts; `clean` says that the last end was an orderly one."""
 
-    format: int = FORMAT
+    format: Literal[1]
     boot: int = 0
     clean: bool = True
     unclean_boots: int = 0
     routes: dict[str, SavedRoute] = {}
     tallies: tuple[Tally, ...] = ()
+    written_s: float = 0.0
 
 
 class StateFileError(Exception):
@@ -65,14 +68,14 @@ class StateFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._turns = 0
+        self.turns = 0
         self._written = 0
         self._lock = threading.Lock()
 
     def turn(self) -> int:
         """Return a number for the next write: of two writes that meet, the later turn stays."""
-        self._turns += 1
-        return self._turns
+        self.turns += 1
+        return self.turns
 
     def lock(self) -> None:
         """Keep every other process from this file until this one ends.
@@ -98,7 +101,7 @@ class StateFile:
         try:
             return _DECODER.decode(self.path.read_bytes())
         except FileNotFoundError:
-            return Saved()
+            return Saved(format=FORMAT)
         except (OSError, msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError) as error:
             raise StateFileError(
                 f"{self.path}: saw {error}, wanted a Weir state file of format {FORMAT}; "

@@ -42,18 +42,20 @@ class Arm:
     def ask(self, tier: int, backend: Backend, *, max_tokens: int, stream: bool) -> Ask:
         """Return how a request is changed for a call of `tier` to `backend`.
 
-        Logprobs are asked only of the tier's own backend: a calibration is of one model.
+        Logprobs are asked only of the tier's own backend, for a calibration is of one model, and
+        not of a stream that goes out unverified, where nobody would take them out again.
         """
         key = (tier, backend.identity, max_tokens, stream)
         found = self._asks.get(key)
         if found is None:
             wanted = self.behaviour.tiers[tier]
             own = backend.identity == wanted.backend.identity
+            verified = not (stream and self.behaviour.commit == "FirstToken")
             found = Ask(
                 model=backend.model,
                 system_prompt=wanted.system_prompt,
                 max_tokens=max_tokens,
-                logprobs=self._logprobs[tier] if own else -1,
+                logprobs=self._logprobs[tier] if own and verified else -1,
                 stream=stream,
             )
             if len(self._asks) < 64:
@@ -100,7 +102,10 @@ class Table:
     def __init__(self, snapshot: Snapshot, routes: Sequence[Route]) -> None:
         self.snapshot = snapshot
         self.routes = {route.key: route for route in routes}
-        self.by_model = {name: route for route in routes for name in route.policy.model_names}
+        # Of two routes that serve one name (the last good form of one) the first keeps it.
+        self.by_model = {
+            name: route for route in reversed(routes) for name in route.policy.model_names
+        }
         self._arms: dict[tuple[str, str, str], Arm] = {
             (route.policy.uid, arm.name, arm.revision): arm
             for route in routes
