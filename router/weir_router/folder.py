@@ -5,24 +5,35 @@ from pathlib import Path
 from weir_core.errors import Problem
 
 Stamp = tuple[tuple[str, int, int], ...]
+MOST_LOOKS = 40
 SUFFIXES = (".yaml", ".yml", ".json")
 
 
 class Folder:
-    """Every *.yaml, *.yml and *.json below a folder; hidden files and folders are left out."""
+    """Every *.yaml, *.yml and *.json below a folder; hidden files and folders are left out.
 
-    def __init__(self, path: Path) -> None:
+    So is `but`, a file of ours that may lie there too.
+    """
+
+    def __init__(self, path: Path, *, but: Path | None = None) -> None:
         self.path = path
+        self._but = but.resolve() if but is not None else None
+        self._restless = 0
         self._read: Stamp | None = None
         self._seen: Stamp | None = None
 
     def changed(self) -> bool:
         """Return whether files came, went or changed since read(), and look alike twice now.
 
-        An editor may write a file in parts: what is still changing is not read.
+        An editor may write a file in parts: what is still changing is not read, but for at most
+        MOST_LOOKS looks.
         """
         before, self._seen = self._seen, self._look()
-        return self._seen != self._read and self._seen == before
+        if self._seen == self._read:
+            self._restless = 0
+            return False
+        self._restless += 1
+        return self._seen == before or self._restless > MOST_LOOKS
 
     def read(self) -> tuple[dict[str, str], tuple[Problem, ...]]:
         """Return the texts by file name, and what could not be read.
@@ -31,6 +42,7 @@ class Folder:
         a disk that was not mounted or a save cut short must take nothing out of service.
         """
         self._read = self._seen = self._look()
+        self._restless = 0
         texts: dict[str, str] = {}
         problems: list[Problem] = []
         if not self.path.is_dir():
@@ -59,7 +71,7 @@ class Folder:
                 stat = path.stat()
             except OSError:
                 continue
-            if path.is_file():
+            if path.is_file() and path.resolve() != self._but:
                 found.append((str(name), stat.st_mtime_ns, stat.st_size))
         return tuple(found)
 

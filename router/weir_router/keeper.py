@@ -172,6 +172,8 @@ class Keeper:
         for problem in self._world.problems:
             if problem not in before:
                 log.warning("problem in the configuration", extra={"problem": problem.sentence()})
+        for problem in before.difference(self._world.problems):
+            log.info("problem solved", extra={"problem": problem.sentence()})
 
     # Thinking.
 
@@ -199,6 +201,7 @@ class Keeper:
         for key, route in list(routes.items()):
             gone = not self._world.keeps(key, route)
             if gone != route.gone:
+                log.info("route taken out" if gone else "route is back", extra={"route": key})
                 routes[key] = route = replace(route, gone=gone)
             if not gone:
                 routes[key] = self._advance(key, route, now_s, in_sync=in_sync)
@@ -280,7 +283,7 @@ class Keeper:
         idle_s = self._clock() - self._ticked_s
         if idle_s > STUCK_S:
             return f"the control loop has not walked for {idle_s:.0f} s"
-        return "" if self._router.table.routes else "no route is served yet"
+        return "" if self._router.table.routes else "no route is served"
 
     def statuses(self) -> dict[str, Any]:
         """Return every served route's status, and the problems of the configuration."""

@@ -48,7 +48,7 @@ class House:
             on_trip=lambda trip: self.keeper.tripped(trip),
         )
         self.keeper = Keeper(
-            folder=Folder(self.conf),
+            folder=Folder(self.conf, but=self.file.path),
             file=self.file,
             router=self.router,
             clock=lambda: self.now_s,
@@ -148,6 +148,21 @@ def test_a_file_that_still_changes_is_not_read(house: House) -> None:
             await house.walk(ticks=1)
 
         assert house.weight() == 0
+
+    run(scene)
+
+
+def test_a_state_file_in_the_folder_is_no_manifest(house: House) -> None:
+    async def scene() -> None:
+        house.put("route.yaml", a_route())
+        house.file = StateFile(house.conf / "state.json")
+        house.start()
+        await house.walk()
+        house.put("route.yaml", a_route(maxAttempts=1))
+        await house.walk()
+
+        assert house.weight() == 500
+        assert house.keeper.statuses()["problems"] == []
 
     run(scene)
 

@@ -176,9 +176,7 @@ def main() -> None:
         mock = str(folder / "mock")
         subprocess.run(["go", "build", "-o", mock, "."], cwd=HTTP / "mock", check=True)
         up = http.free_port()
-        stack.enter_context(
-            http.running(up, *http.pinned(http.LOAD_CORE, mock, f"127.0.0.1:{up}"))
-        )
+        stack.enter_context(http.running(up, *http.pinned(http.LOAD_CORE, mock, f"127.0.0.1:{up}")))
         for number, name in enumerate([args.only] if args.only else WAYS):
             config = folder / str(number)
             config.mkdir()
