@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from weir_core import reasons
 from weir_core.evidence import CANARY, STABLE, Judgement, Trip
 from weir_core.figures import duration, e_value, percent
-from weir_core.history import RevisionRecord, Rollback, find, named, put
+from weir_core.history import RevisionRecord, Rollback, find, named
 from weir_core.rollout_state import (
     Advance,
     Inputs,
@@ -19,7 +19,9 @@ from weir_core.rollout_state import (
     Transition,
     idle,
     judgement_of,
+    known_of,
     tried,
+    with_record,
 )
 from weir_core.snapshot import FULL_BP, Revision, RolloutPolicy
 
@@ -50,16 +52,16 @@ def first_revision(state: RolloutState, inputs: Inputs, now_s: float) -> Advance
     pin = policy.stable_revision
     if pin and not named(target.name, pin):
         return _pinned(state, target, pin, now_s)
-    record = find(state.records, target.name)
-    if record is None or record.outcome != "RolledBack" or token_is_new(state, policy):
+    known = known_of(state, target.name)
+    if known is None or known.outcome != "RolledBack" or token_is_new(state, policy):
         return adopted(state, target, now_s)
     if state.canary == target.name and state.stage == "Refused":
         return None
     why = (
-        f"{target.name} was rolled back before ({record.reason}) and no other revision is known; "
+        f"{target.name} was rolled back before ({known.reason}) and no other revision is known; "
         f"change the behaviour, or retry {target.name}"
     )
-    return _refused(state, target.name, record.attempt, why, now_s)
+    return _refused(state, target.name, known.attempt, why, now_s)
 
 
 def _pinned(state: RolloutState, target: Revision, pin: str, now_s: float) -> Advance | None:
@@ -87,7 +89,7 @@ def _refused(state: RolloutState, name: str, attempt: int, why: str, now_s: floa
 
 def adopted(state: RolloutState, revision: Revision, now_s: float) -> Advance:
     """Make `revision` stable with nothing to compare it with."""
-    known = find(state.records, revision.name)
+    known = known_of(state, revision.name)
     record = RevisionRecord(
         revision=revision,
         outcome="Stable",
@@ -96,13 +98,10 @@ def adopted(state: RolloutState, revision: Revision, now_s: float) -> Advance:
         reason=reasons.INITIAL,
         promoted_s=now_s,
         tripped=known.tripped if known else 0,
+        rollback=known.rollback if known else None,
     )
-    after = replace(
-        idle(state),
-        stable=revision.name,
-        since_s=now_s,
-        records=put(state.records, record, keep=()),
-    )
+    after = with_record(idle(state), record, keep=())
+    after = replace(after, stable=revision.name, since_s=now_s)
     created = () if known else (_created(revision),)
     message = f"{revision.name} is the first revision and serves everything at once"
     return Advance(
@@ -129,7 +128,7 @@ def _turned(state: RolloutState, target: Revision, inputs: Inputs, now_s: float)
     why = f"the spec asks for {target.name}"
     away = drained(state, why, now_s) if state.live else None
     before = away or Advance(state=state)
-    known = find(state.records, target.name)
+    known = known_of(state, target.name)
     if known is None or known.outcome != "RolledBack" or token_is_new(state, inputs.policy):
         after = begun(before.state, target, inputs, now_s)
         return Advance(state=after.state, transitions=(*before.transitions, *after.transitions))
@@ -162,7 +161,7 @@ def drained(state: RolloutState, why: str, now_s: float) -> Advance | None:
     record = find(state.records, state.canary)
     if record is not None:
         record = replace(record, outcome="Superseded", since_s=now_s, reason=why)
-        after = replace(after, records=put(after.records, record, keep=(state.stable,)))
+        after = with_record(after, record, keep=(state.stable,))
     message = f"{state.canary} gave way at {percent(state.weight_bp)}: {why}"
     return Advance(
         state=after,
@@ -177,19 +176,20 @@ def begun(state: RolloutState, target: Revision, inputs: Inputs, now_s: float) -
     an earlier one can be mistaken for this one's. A revision that was stable before and was not
     rolled back since skips the steps: the way back must be quick, and the bake watches it.
     """
-    known = find(state.records, target.name)
-    proven = known is not None and known.promoted_s is not None
+    known = known_of(state, target.name)
+    promoted_s = known.promoted_s if isinstance(known, RevisionRecord) else None
+    proven = promoted_s is not None
     record = RevisionRecord(
         revision=target,
         outcome="Canary",
         since_s=now_s,
         attempt=(known.attempt if known else 0) + 1,
-        promoted_s=known.promoted_s if known else None,
+        promoted_s=promoted_s,
         tripped=known.tripped if known else 0,
         rollback=known.rollback if known else None,
     )
     after = replace(
-        idle(state),
+        with_record(idle(state), record, keep=(state.stable,)),
         canary=target.name,
         attempt=record.attempt,
         stage="Promoting" if proven else "Steps",
@@ -197,7 +197,6 @@ def begun(state: RolloutState, target: Revision, inputs: Inputs, now_s: float) -
         step_since_s=now_s,
         objectives=inputs.objectives,
         retry_token=inputs.policy.retry_token,
-        records=put(state.records, record, keep=(state.stable,)),
     )
     plan = (
         "it was stable before, so it goes to the bake at once"
@@ -278,8 +277,8 @@ def rolled_back(
         bad_served=judgement.bad_served if judgement else 0,
         objectives=judgement.objectives if judgement else (),
     )
+    after = idle(state)
     record = find(state.records, state.canary)
-    records = state.records
     if record is not None:
         record = replace(
             record,
@@ -290,15 +289,14 @@ def rolled_back(
             tripped=state.attempt,
             rollback=rollback,
         )
-        records = put(records, record, keep=(state.stable,))
+        after = with_record(after, record, keep=(state.stable,))
     after = replace(
-        idle(state),
+        after,
         canary=state.canary,
         attempt=state.attempt,
         stage="RolledBack",
         since_s=now_s,
         last_rollback=rollback,
-        records=records,
     )
     message = f"{rollback_text(rollback)}; {state.stable} serves everything"
     transition = Transition(reason=reasons.ROLLED_BACK, message=message, warning=True)
@@ -337,17 +335,17 @@ def _counts(rollback: Rollback) -> str:
 def promoted(state: RolloutState, now_s: float) -> Advance:
     """Make the canary stable; the old revision may be torn down from now on."""
     old, new = find(state.records, state.stable), find(state.records, state.canary)
-    records = state.records
+    after = idle(state)
     if old is not None:
         why = f"{state.canary} was promoted"
         old = replace(old, outcome="Superseded", since_s=now_s, reason=why)
-        records = put(records, old, keep=(state.canary,))
+        after = with_record(after, old, keep=(state.canary,))
     if new is not None:
         new = replace(
             new, outcome="Stable", since_s=now_s, promoted_s=now_s, reason=reasons.PROMOTED
         )
-        records = put(records, new, keep=(state.stable,))
-    after = replace(idle(state), stable=state.canary, since_s=now_s, records=records)
+        after = with_record(after, new, keep=(state.stable,))
+    after = replace(after, stable=state.canary, since_s=now_s)
     message = f"{state.canary} is stable and serves {percent(FULL_BP)}; {state.stable} may go"
     done = Transition(reason=reasons.PROMOTED, message=message)
     if state.stage != "Bake":

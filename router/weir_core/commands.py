@@ -65,13 +65,14 @@ def command_text(command: Command) -> str:
 def untimely(command: Command, *, mark_s: float, now_s: float) -> str:
     """Return why a command comes at the wrong time, "" when it does not.
 
-    `mark_s` is the time of the newest command that was weighed before.
+    `mark_s` is the time of the newest command that was weighed before. One that no clock of
+    today could have given is of a clock that was wrong, and locks out nobody.
     """
     age_s = now_s - command.issued_s
     if age_s < -MAX_AGE_S:
         return f"issued {-age_s:.0f} s in the future: do the clocks agree?"
     if age_s > MAX_AGE_S:
         return f"issued {age_s:.0f} s ago, {MAX_AGE_S:.0f} s is the limit: send it again"
-    if command.issued_s <= mark_s:
+    if command.issued_s <= mark_s <= now_s + MAX_AGE_S:
         return "not newer than the last command: send it again"
     return ""

@@ -17,6 +17,7 @@ from weir_core.rollout_state import (
     RolloutState,
     Transition,
     judgement_of,
+    with_clock_at,
 )
 from weir_core.snapshot import FULL_BP, RolloutPolicy, Step
 
@@ -38,12 +39,27 @@ def note_live_token(state: RolloutState, inputs: Inputs, now_s: float) -> Advanc
 
 
 def note_objectives(state: RolloutState, inputs: Inputs, now_s: float) -> Advance | None:
-    """Begin the step again with fresh evidence when objectives were edited."""
+    """Begin the step, or the bake, again with fresh evidence when objectives were edited.
+
+    A proof that only waited for its raise is asked for again, with a whole maxDuration. Before
+    the first traffic nothing was looked at, so no α is spent.
+    """
     if not state.live or state.objectives == inputs.objectives:
         return None
     after = replace(
-        state, objectives=inputs.objectives, step_since_s=now_s, step_settled=0, proved=False
+        state,
+        objectives=inputs.objectives,
+        restarts=state.restarts + (state.clock_s is not None),
+        step_since_s=now_s,
+        step_settled=0,
+        proved=False,
     )
+    steps = inputs.policy.steps
+    asked = any(step.kind == "prove" for step in steps)
+    if state.stage == "Promoting" and state.proved and asked and not state.full:
+        # Steps added since do not begin: only the proof is owed.
+        step = max(state.step, len(steps))
+        after = with_clock_at(replace(after, stage="Steps", step=step, since_s=now_s), now_s)
     message = f"objectives were edited: evidence on {state.canary} is counted afresh"
     return Advance(
         state=after,
@@ -113,14 +129,21 @@ def take_step(state: RolloutState, inputs: Inputs, now_s: float) -> Advance | No
 
 
 def _passed(state: RolloutState, inputs: Inputs) -> RolloutState:
-    known = judgement_of(state, inputs) is not None or state.clock_s is None
     return replace(
         state,
         step=state.step + 1,
         gate=None,
         waived=False,
-        step_settled=state.step_settled if known else None,
+        step_settled=_settled_so_far(state, inputs),
     )
+
+
+def _settled_so_far(state: RolloutState, inputs: Inputs) -> int | None:
+    """Return the attempt's settled canary requests, None while unknown."""
+    judgement = judgement_of(state, inputs)
+    if judgement is not None:
+        return judgement.settled[CANARY]
+    return state.step_settled if state.clock_s is None else None
 
 
 def _what_came(state: RolloutState, gate: Step, inputs: Inputs, now_s: float) -> str:
@@ -212,7 +235,13 @@ def enter_bake(state: RolloutState, inputs: Inputs, now_s: float) -> Advance | N
     if policy.bake_ms <= 0:
         return promoted(state, now_s)
     weighted = _weighted(state, bake_bp(policy), inputs, now_s)
-    after = replace(weighted.state, stage="Bake", since_s=now_s, step_since_s=now_s)
+    after = replace(
+        weighted.state,
+        stage="Bake",
+        since_s=now_s,
+        step_since_s=now_s,
+        step_settled=_settled_so_far(state, inputs),
+    )
     message = (
         f"{state.stable} keeps {percent(policy.holdback_bp)} and its capacity for "
         f"{duration(policy.bake_ms / 1_000)}; do not tear it down yet"
@@ -223,14 +252,15 @@ def enter_bake(state: RolloutState, inputs: Inputs, now_s: float) -> Advance | N
 
 def leave_bake(state: RolloutState, inputs: Inputs, now_s: float) -> Advance | None:
     """Promote the canary when its bake is over."""
-    if state.stage != "Bake" or state.frozen or not is_baked(state, inputs.policy, now_s):
+    if state.stage != "Bake" or state.frozen or not is_baked(state, inputs, now_s):
         return None
     return promoted(state, now_s)
 
 
-def is_baked(state: RolloutState, policy: RolloutPolicy, now_s: float) -> bool:
-    """Tell whether the bake lasted as long as it should, or a person ended it."""
-    return state.waived or policy.bake_ms <= (now_s - state.step_since_s) * 1_000
+def is_baked(state: RolloutState, inputs: Inputs, now_s: float) -> bool:
+    """Tell whether the bake lasted as long as it should and saw traffic, or a person ended it."""
+    long_enough = inputs.policy.bake_ms <= (now_s - state.step_since_s) * 1_000
+    return state.waived or (long_enough and settled_in_step(state, judgement_of(state, inputs)) > 0)
 
 
 def bake_bp(policy: RolloutPolicy) -> int:

@@ -1,7 +1,8 @@
 """What became of each revision of a route: the memory that a lost status is rebuilt from.
 
 A record mirrors one ModelRevision object: the revision's body and, beside it, its outcome. The
-records are bounded; a revision that fell out is unknown, and its return is a new revision.
+records are bounded; of a revision that fell out only its latch is kept, if it was ever rolled
+back. Any other is unknown then, and its return is a new revision.
 """
 
 from collections.abc import Iterable
@@ -15,6 +16,9 @@ from weir_core.snapshot import Revision
 
 MAX_RECORDS = 10
 """Revisions remembered per route, the stable one and the canary among them."""
+
+MAX_LATCHES = 1_000
+"""Rolled-back revisions remembered per route without their bodies."""
 
 Outcome = Literal["Canary", "Stable", "RolledBack", "Superseded"]
 
@@ -62,6 +66,40 @@ class RevisionRecord(msgspec.Struct, frozen=True, kw_only=True):
 Records = tuple[RevisionRecord, ...]
 
 
+class Latch(msgspec.Struct, frozen=True, array_like=True):
+    """What is kept of a revision that was ever rolled back, also when its body is forgotten.
+
+    `attempt` and `tripped` are those of its record; `out` says that it was not let in again
+    since. `reason` and all after it are of its last rollback.
+    """
+
+    name: str
+    attempt: int
+    tripped: int
+    out: bool = True
+    reason: str = ""
+    decided_by: str = ""
+    at_s: float = 0.0
+    weight_bp: int = 0
+
+    @property
+    def outcome(self) -> Outcome:
+        """What became of it, as a record says it."""
+        return "RolledBack" if self.out else "Superseded"
+
+    @property
+    def rollback(self) -> Rollback:
+        """Its last rollback, without the evidence."""
+        return Rollback(
+            revision=self.name,
+            attempt=self.tripped,
+            reason=self.reason,
+            decided_by=self.decided_by,
+            at_s=self.at_s,
+            weight_bp=self.weight_bp,
+        )
+
+
 def named(name: str, called: str) -> bool:
     """Tell whether `called` means revision `name`: in full, or its ten digits alone."""
     return bool(called) and (name == called or name.endswith(f"-{called}"))
@@ -70,6 +108,28 @@ def named(name: str, called: str) -> bool:
 def find(records: Records, name: str) -> RevisionRecord | None:
     """Return the record of revision `name`."""
     return next((r for r in records if r.revision.name == name), None)
+
+
+def remember(latched: tuple[Latch, ...], records: Iterable[RevisionRecord]) -> tuple[Latch, ...]:
+    """Bring latches up to date with these records, newest last, within MAX_LATCHES."""
+    today = {r.revision.name: _latch(r) for r in records if r.tripped}
+    same = tuple(one for one in latched if today.get(one.name, one) == one)
+    names = {one.name for one in same}
+    return (*same, *(one for name, one in today.items() if name not in names))[-MAX_LATCHES:]
+
+
+def _latch(record: RevisionRecord) -> Latch:
+    why = record.rollback
+    return Latch(
+        name=record.revision.name,
+        attempt=record.attempt,
+        tripped=record.tripped,
+        out=record.outcome == "RolledBack",
+        reason=why.reason if why else record.reason,
+        decided_by=why.decided_by if why else "",
+        at_s=why.at_s if why else record.since_s,
+        weight_bp=why.weight_bp if why else 0,
+    )
 
 
 def put(records: Records, record: RevisionRecord, *, keep: Iterable[str]) -> Records:
@@ -105,6 +165,8 @@ def agreed(records: Records, *, stable: str, canary: str) -> Records:
     return tuple(r if r.outcome == outcome(r) else replace(r, outcome=outcome(r)) for r in records)
 
 
-def latches(records: Records) -> tuple[tuple[str, int], ...]:
+def latches(records: Records, latched: tuple[Latch, ...] = ()) -> tuple[tuple[str, int], ...]:
     """Return the (revision, attempt) pairs that were rolled back: no snapshot may revive them."""
-    return tuple((r.revision.name, r.tripped) for r in records if r.tripped)
+    known = tuple((r.revision.name, r.tripped) for r in records if r.tripped)
+    forgotten = ((one.name, one.tripped) for one in latched)
+    return (*known, *(pair for pair in forgotten if pair not in known))

@@ -37,7 +37,7 @@ def obey_command(state: RolloutState, inputs: Inputs, now_s: float) -> Advance |
     deed = refusal or DEEDS[command.verb](state, inputs, command, now_s)
     if isinstance(deed, str):
         return _acknowledged(Advance(state=state), command, deed, now_s, refused=True)
-    return _acknowledged(deed, command, _done(command, deed.state), now_s, refused=False)
+    return _acknowledged(deed, command, _done(command), now_s, refused=False)
 
 
 def _misdirected(state: RolloutState, command: Command) -> str:
@@ -45,9 +45,9 @@ def _misdirected(state: RolloutState, command: Command) -> str:
     return f"it is for {command.revision}, and {current}"
 
 
-def _done(command: Command, state: RolloutState) -> str:
+def _done(command: Command) -> str:
     full = " in full" if command.full else ""
-    return f"{command.verb}{full} obeyed for {command.revision}; {state.phase} now"
+    return f"{command.verb}{full} obeyed for {command.revision}"
 
 
 def _acknowledged(

@@ -51,7 +51,8 @@ ROUTERS_OUT_OF_SYNC = "RoutersOutOfSync"
 NO_CAPACITY = "NoCapacity"
 """A raise is due, and the canary's backends could not carry it."""
 EVIDENCE_MISSING = "EvidenceMissing"
-"""A raise is due, and no outcome of this attempt is known: no traffic, a restart, lost reports."""
+"""A raise or a proof is due, and no outcome of this attempt is known: no traffic, a restart,
+lost reports."""
 NOT_ACCEPTED = "NotAccepted"
 """The spec has a problem, so nobody knows what its owner wants: no raise until it is mended."""
 STABLE_UNHEALTHY = "StableUnhealthy"
@@ -104,9 +105,11 @@ ADVICE = {
     STABLE_UNHEALTHY: "stable is worse than its ceiling too, so the cause is not the canary; "
     "it goes on when stable is well again, `weir rollout promote --full` overrides",
     SAMPLE_RATIO_MISMATCH: "the arms did not get the shares they were drawn with; "
-    "look for retries or caches in front of the router",
+    "look for retries or caches in front of the router, then `weir rollout abort`, or "
+    "`weir rollout promote --full` if the canary is well",
     OUTCOMES_MISSING: "too many requests never told how they ended; look for routers that "
-    "vanished or reports that were lost",
+    "vanished or reports that were lost, then `weir rollout abort`, or "
+    "`weir rollout promote --full` if the canary is well",
     OBJECTIVE_HELD: "the objective is worse in the canary; it goes on when that is no longer so, "
     "`weir rollout promote --full` overrides",
 }

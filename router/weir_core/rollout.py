@@ -35,7 +35,9 @@ from weir_core.rollout_state import (
     RolloutState,
     Stage,
     Transition,
+    believed,
     idle,
+    rested,
     tried,
 )
 from weir_core.snapshot import FULL_BP, Monitoring, RolloutPolicy, RoutePolicy
@@ -66,8 +68,12 @@ __all__ = [
     "rebuild",
     "recalled",
     "remembered",
+    "rested",
     "weight_order",
 ]
+
+MAX_HALVINGS = 60
+"""Of α; 1e-18 of it is as good as nothing, and still a number."""
 
 Rule = Callable[[RolloutState, Inputs, float], Advance | None]
 
@@ -95,6 +101,7 @@ def advance(state: RolloutState, inputs: Inputs, *, now_s: float) -> Advance:
 
     So the result is a fixed point: the same inputs at the same time change it no further.
     """
+    state = believed(state, now_s)
     transitions: tuple[Transition, ...] = ()
     # A gate takes at most four rules (enter, stop, go on, take), an attempt's turn at most twelve.
     for _ in range(24 + 4 * len(inputs.policy.steps)):
@@ -201,9 +208,14 @@ def _corrected(records: Records, state: RolloutState) -> RolloutState:
     )
 
 
-def effective_alpha(policy: RolloutPolicy, attempt: int) -> float:
-    """Return the α of one attempt, from 1: retries of one revision share twice the first's."""
-    return float(policy.alpha * 2.0 ** -(max(attempt, 1) - 1))
+def effective_alpha(policy: RolloutPolicy, attempt: int, *, restarts: int = 0) -> float:
+    """Return the α of one body of evidence: of an attempt, from 1, begun afresh so many times.
+
+    Each retry and each fresh start halves it. All fresh starts of one attempt share twice its
+    α, all of one revision four times the first. It never gets to 0, which would mean no brake.
+    """
+    halvings = max(attempt, 1) - 1 + restarts
+    return float(policy.alpha * 2.0 ** -min(halvings, MAX_HALVINGS))
 
 
 def evidence_key(state: RolloutState, *, route_uid: str, objectives: str) -> Key | None:
@@ -268,5 +280,5 @@ def policy_for(
         monitoring=monitoring,
         rollout=rollout,
         brake_alpha=brake_alpha if canary else 0.0,
-        latched=latches(state.records),
+        latched=latches(state.records, state.latched),
     )

@@ -4,6 +4,7 @@ Apart from the verbs (`attempts`, `gates`, `rollout`) so that each of those can 
 All of it survives JSON.
 """
 
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
@@ -11,7 +12,15 @@ from msgspec.structs import replace
 
 from weir_core.commands import Acknowledgement, Command
 from weir_core.evidence import Judgement, Key, Trip
-from weir_core.history import Records, Rollback
+from weir_core.history import (
+    Latch,
+    Records,
+    RevisionRecord,
+    Rollback,
+    find,
+    put,
+    remember,
+)
 from weir_core.snapshot import FULL_BP, Revision, RolloutPolicy, Step
 
 Phase = Literal["Healthy", "Progressing", "Paused", "Degraded"]
@@ -33,8 +42,9 @@ class RolloutState(msgspec.Struct, frozen=True, kw_only=True):
     requests when the gate began, None while unknown. maxDuration counts from `clock_s`, which
     is set by the first traffic and moved on by the pauses of people. `full` says that a person
     promoted in full: holds of evidence stop it no more, the brake does. `boots_before` is the
-    count of unclean boots at the first traffic. `command_mark_s` is the time of the newest
-    command weighed; `retry_token` the last token seen, None while unknown.
+    count of unclean boots at the first traffic. `restarts` counts how often the attempt's
+    evidence began afresh. `command_mark_s` is the time of the newest command weighed;
+    `retry_token` the last token seen, None while unknown. `latched` outlives the records.
     """
 
     stable: str = ""
@@ -58,12 +68,14 @@ class RolloutState(msgspec.Struct, frozen=True, kw_only=True):
     inconclusive: bool = False
     boots_before: int | None = None
     objectives: str = ""
+    restarts: int = 0
     refusal: str = ""
     last_rollback: Rollback | None = None
     last_command: Acknowledgement | None = None
     command_mark_s: float = 0.0
     retry_token: str | None = None
     records: Records = ()
+    latched: tuple[Latch, ...] = ()
 
     @property
     def live(self) -> bool:
@@ -137,6 +149,24 @@ def idle(state: RolloutState) -> RolloutState:
         command_mark_s=state.command_mark_s,
         retry_token=state.retry_token,
         records=state.records,
+        latched=state.latched,
+    )
+
+
+def known_of(state: RolloutState, name: str) -> RevisionRecord | Latch | None:
+    """Return what became of revision `name`: its record, its latch when the body is forgotten."""
+    forgotten = next((one for one in state.latched if one.name == name), None)
+    return find(state.records, name) or forgotten
+
+
+def with_record(
+    state: RolloutState, record: RevisionRecord, *, keep: Iterable[str]
+) -> RolloutState:
+    """Add or replace one record as `put` does, and latch what it or those before it tell."""
+    return replace(
+        state,
+        records=put(state.records, record, keep=keep),
+        latched=remember(state.latched, (*state.records, record)),
     )
 
 
@@ -165,3 +195,41 @@ def clocked_s(state: RolloutState, now_s: float) -> float:
         return 0.0
     end_s = now_s if state.paused_since_s is None else state.paused_since_s
     return max(0.0, end_s - state.clock_s)
+
+
+def rested(state: RolloutState, *, gap_s: float, now_s: float) -> RolloutState:
+    """Return the state after `gap_s` seconds, up to now, in which the route was not served.
+
+    They are of no hold, timed pause or bake, and not of maxDuration. A shell tells them once:
+    after a restart, and when a route is back in the configuration.
+    """
+    if not state.live or gap_s <= 0:
+        return state
+
+    def later(since_s: float | None) -> float | None:
+        return None if since_s is None else min(since_s + gap_s, now_s)
+
+    return replace(
+        state,
+        step_since_s=min(state.step_since_s + gap_s, now_s),
+        clock_s=later(state.clock_s),
+        paused_since_s=later(state.paused_since_s),
+    )
+
+
+def believed(state: RolloutState, now_s: float) -> RolloutState:
+    """Return the state with nothing ahead of now: a clock that was set back began no step later.
+
+    What was used of maxDuration before a pause stays used.
+    """
+    mark_s = state.clock_s if state.paused_since_s is None else state.paused_since_s
+    ahead_s = max(0.0, 0.0 if mark_s is None else mark_s - now_s)
+    if not ahead_s and max(state.since_s, state.step_since_s) <= now_s:
+        return state
+    return replace(
+        state,
+        since_s=min(state.since_s, now_s),
+        step_since_s=min(state.step_since_s, now_s),
+        clock_s=None if state.clock_s is None else state.clock_s - ahead_s,
+        paused_since_s=None if state.paused_since_s is None else min(state.paused_since_s, now_s),
+    )

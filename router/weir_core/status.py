@@ -114,8 +114,10 @@ def _where(state: RolloutState, observed: Observed) -> str:
         return f"{step_text(state, observed.policy)}: {share}"
     if state.stage == "Promoting":
         return f"promoting: {share}"
-    end_s = state.step_since_s + observed.policy.bake_ms / 1_000
-    return f"bake until {instant(end_s)}: {share}"
+    end = instant(state.step_since_s + observed.policy.bake_ms / 1_000)
+    if state.waived or settled_in_step(state, observed.judgement):
+        return f"bake until {end}: {share}"
+    return f"bake waits for a canary request, at least until {end}: {share}"
 
 
 def _conclusion(judgement: Judgement | None) -> str:

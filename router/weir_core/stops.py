@@ -70,12 +70,13 @@ def raise_blockers(state: RolloutState, inputs: Inputs, now_s: float) -> tuple[s
     """Return what forbids the raise that is due, nothing when none is due.
 
     Routers and capacity are asked for only then: a snapshot on its way is no event. The first
-    traffic of an attempt needs no evidence, every later raise needs some.
+    traffic of an attempt needs no evidence, every later raise needs some. So does a proof: where
+    edited steps put it at no weight, none ever comes.
     """
     broken = (reasons.NOT_ACCEPTED,) if inputs.target is None else ()
-    wanted_bp = _due_bp(state, inputs.policy, now_s)
+    wanted_bp = _due_bp(state, inputs, now_s)
     if wanted_bp is None:
-        return broken
+        return (*broken, reasons.EVIDENCE_MISSING) if _proves_nothing(state) else broken
     judgement = judgement_of(state, inputs)
     seen = judgement is not None and judgement.settled[CANARY] > 0
     unknown = state.weight_bp > 0 and not (seen or state.full or state.waived)
@@ -87,12 +88,17 @@ def raise_blockers(state: RolloutState, inputs: Inputs, now_s: float) -> tuple[s
     return (*broken, *(reason for reason, is_on in blockers if is_on))
 
 
-def _due_bp(state: RolloutState, policy: RolloutPolicy, now_s: float) -> int | None:
+def _proves_nothing(state: RolloutState) -> bool:
+    at_proof = state.stage == "Steps" and state.gate is not None and state.gate.kind == "prove"
+    return at_proof and state.weight_bp == 0 and not state.waived
+
+
+def _due_bp(state: RolloutState, inputs: Inputs, now_s: float) -> int | None:
     """Return the weight of the raise that waits for nothing but its permission."""
     if state.stage == "Bake":
-        return FULL_BP if is_baked(state, policy, now_s) else None
+        return FULL_BP if is_baked(state, inputs, now_s) else None
     if state.stage == "Promoting":
-        return bake_bp(policy)
+        return bake_bp(inputs.policy)
     gate = state.gate
     rises = gate is not None and gate.kind == "setWeight" and gate.weight_bp > state.weight_bp
     return gate.weight_bp if gate is not None and rises else None

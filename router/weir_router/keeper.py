@@ -22,6 +22,7 @@ from weir_core.rollout import (
     effective_alpha,
     evidence_key,
     policy_for,
+    rested,
     weight_order,
 )
 from weir_core.sequential import fingerprint
@@ -84,7 +85,15 @@ class Keeper:
         """
         saved = self._file.read()
         unclean = saved.unclean_boots + (0 if saved.clean else 1)
-        self._saved = replace(saved, boot=saved.boot + 1, clean=False, unclean_boots=unclean)
+        now_s = self._clock()
+        gap_s = now_s - saved.written_s if saved.written_s else 0.0
+        self._saved = replace(
+            saved,
+            boot=saved.boot + 1,
+            clean=False,
+            unclean_boots=unclean,
+            routes={key: _rested(one, gap_s, now_s) for key, one in saved.routes.items()},
+        )
         self._router.ledger.restore(saved.tallies, self._clock())
         self._load()
         # Requests in flight at a crash are not all counted yet: no raise on the first look.
@@ -197,12 +206,15 @@ class Keeper:
                 created_s=known.created_s if known and not known.gone else now_s,
                 file=self._world.files[key],
                 gone=known.gone if known else False,
+                gone_since_s=known.gone_since_s if known else 0.0,
             )
         for key, route in list(routes.items()):
             gone = not self._world.keeps(key, route)
             if gone != route.gone:
                 log.info("route taken out" if gone else "route is back", extra={"route": key})
-                routes[key] = route = replace(route, gone=gone)
+                back = _rested(replace(route, gone=False), now_s - route.gone_since_s, now_s)
+                route = replace(route, gone=True, gone_since_s=now_s) if gone else back
+                routes[key] = route
             if not gone:
                 routes[key] = self._advance(key, route, now_s, in_sync=in_sync)
         routes = _forget_gone(routes)
@@ -353,6 +365,13 @@ class Keeper:
         return status
 
 
+def _rested(route: SavedRoute, gap_s: float, now_s: float) -> SavedRoute:
+    """Return the route with its clocks moved on by time in which it was not served."""
+    if route.gone:
+        return route
+    return replace(route, state=rested(route.state, gap_s=gap_s, now_s=now_s))
+
+
 def _policy(route: SavedRoute) -> RoutePolicy | None:
     return policy_for(
         route.state,
@@ -362,7 +381,9 @@ def _policy(route: SavedRoute) -> RoutePolicy | None:
         model_names=route.model_names,
         monitoring=route.monitoring,
         rollout=route.rollout,
-        brake_alpha=effective_alpha(route.rollout, route.state.attempt),
+        brake_alpha=effective_alpha(
+            route.rollout, route.state.attempt, restarts=route.state.restarts
+        ),
     )
 
 

@@ -42,6 +42,7 @@ class SavedRoute(msgspec.Struct, frozen=True, kw_only=True):
     created_s: float = 0.0
     file: str = ""
     gone: bool = False
+    gone_since_s: float = 0.0
 
 
 class Saved(msgspec.Struct, frozen=True, kw_only=True):

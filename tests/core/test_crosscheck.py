@@ -126,6 +126,12 @@ def test_some_objective_is_enforced():
     [
         pytest.param([{"prove": {}}], "[0].prove", "between 0 and 100%", id="prove at nothing"),
         pytest.param(
+            [{"setWeight": 0}, {"prove": {}}, {"setWeight": 5}],
+            "[1].prove",
+            "between 0 and 100%",
+            id="prove at a weight of 0",
+        ),
+        pytest.param(
             [{"setWeight": 100}, {"prove": {}}], "[1].prove", "between", id="prove at everything"
         ),
         pytest.param(

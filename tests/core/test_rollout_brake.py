@@ -8,6 +8,7 @@ from support.rollouts import (
     A,
     B,
     Course,
+    baked,
     baking,
     judged,
     rolled_back,
@@ -138,8 +139,7 @@ def test_what_was_rolled_back_stays_at_0():
 
 
 def test_a_late_trip_after_the_bake_changes_nothing():
-    course = baking()
-    course.tell(after_s=3_600)
+    course = baked()
     assert course.tell(trips=(trip(),)) == ()
     assert course.state.stable == B.name
 
@@ -173,8 +173,7 @@ def test_infinite_evidence_is_stored_as_a_number():
 
 
 def test_a_rolled_back_revision_is_no_longer_proven():
-    course = baking()
-    course.tell(after_s=3_600)
+    course = baked()
     course.tell(target=A)
     course.tell(judgement=HARM)
     course.order("retry")

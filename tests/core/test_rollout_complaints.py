@@ -11,10 +11,12 @@ from support.rollouts import (
     HARM,
     PROVE,
     SAFE,
+    SAFE_STILL,
     A,
     B,
     C,
     Course,
+    baked,
     baking,
     hold,
     judged,
@@ -114,7 +116,7 @@ def test_a_new_revision_on_the_way_is_not_ignored():
 def test_stable_may_go_only_after_the_bake():
     """13: rollback overloaded a stable that had been scaled down."""
     course = baking()
-    assert "Promoted" not in course.tell(after_s=3_599)
+    assert "Promoted" not in course.tell(after_s=3_599, judgement=SAFE_STILL)
     assert course.state.stable == A.name
     assert "Promoted" in course.tell(after_s=1)
 
@@ -124,14 +126,13 @@ def test_a_bad_stable_does_not_keep_a_good_canary_out():
     course = started(bake_ms=60_000)
     course.tell(judgement=judged(canary=300, holds=("StableUnhealthy",)))
     course.order("promote", full=True)
-    course.tell(after_s=60)
+    course.tell(after_s=60, judgement=judged(canary=301))
     assert course.state.stable == B.name
 
 
 def test_the_way_back_to_a_proven_revision_is_one_step():
     """15: the way back ran all of the analysis."""
-    course = baking()
-    course.tell(after_s=3_600)
+    course = baked()
     course.tell(target=A)
     assert course.state.weight_bp == 9_000
 

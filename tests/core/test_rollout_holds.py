@@ -2,7 +2,19 @@
 
 import pytest
 
-from support.rollouts import PROVE, SAFE, A, B, Course, baking, hold, judged, started, weight
+from support.rollouts import (
+    PROVE,
+    SAFE,
+    SAFE_STILL,
+    A,
+    B,
+    Course,
+    baking,
+    hold,
+    judged,
+    started,
+    weight,
+)
 
 AT_25 = (weight(5), hold(200), weight(25), PROVE)
 
@@ -80,7 +92,7 @@ def test_no_raise_after_a_restart_before_evidence_is_back():
 
 def test_the_end_of_the_bake_is_a_raise_too():
     course = baking()
-    course.tell(after_s=3_600, routers_in_sync=False)
+    course.tell(after_s=3_600, judgement=SAFE_STILL, routers_in_sync=False)
     assert (course.state.stable, course.state.holds) == (A.name, ("RoutersOutOfSync",))
     assert course.tell(routers_in_sync=True)[-1] == "Promoted"
 
@@ -188,3 +200,28 @@ def test_waiting_for_capacity_costs_no_time():
 def test_the_bake_is_not_bound_by_max_duration():
     course = baking(max_duration_ms=60_000)
     assert course.tell(after_s=600) == ()
+
+
+def test_a_proof_that_edited_steps_put_at_no_weight_says_that_it_waits():
+    """Each list is a good one; the step that is waited on is the second of the second list."""
+    course = started(weight(0), hold(0, 60), weight(5), PROVE)
+    course.edit(steps=(weight(5), PROVE))
+    course.tell(after_s=60)
+    assert (course.state.phase, course.state.holds) == ("Paused", ("EvidenceMissing",))
+    course.order("promote", full=True)
+    assert course.state.stable == B.name
+
+
+def test_a_proof_at_no_weight_can_be_waived():
+    course = started(weight(0), hold(0, 60), weight(5), PROVE)
+    course.edit(steps=(weight(5), PROVE, weight(50), hold(10)))
+    course.tell(after_s=60)
+    course.order("promote")
+    assert course.state.weight_bp == 5_000
+
+
+@pytest.mark.parametrize("hold_", ["SampleRatioMismatch", "OutcomesMissing", "StableUnhealthy"])
+def test_a_hold_that_may_never_clear_names_the_way_out(hold_):
+    course = _ready_to_rise()
+    course.tell(judgement=judged(canary=200, holds=(hold_,)))
+    assert "`weir rollout promote --full`" in course.messages()

@@ -1,20 +1,26 @@
 """What survives: lost status, torn writes, a rebuilt cluster, another version's state."""
 
 import pytest
+from msgspec.structs import replace
 
 from support.rollouts import (
+    HARM,
+    PROVE,
+    SAFE,
     A,
     B,
     C,
     Course,
+    baked,
     baking,
     judged,
     revision,
     rolled_back,
     started,
+    weight,
 )
-from weir_core.history import MAX_RECORDS, RevisionRecord, find, put
-from weir_core.rollout import RolloutState, rebuild, recalled, remembered
+from weir_core.history import MAX_LATCHES, MAX_RECORDS, Latch, RevisionRecord, find, put, remember
+from weir_core.rollout import RolloutState, latches, rebuild, recalled, remembered
 
 
 def _lost(course: Course) -> Course:
@@ -42,8 +48,7 @@ def test_records_tell_what_became_of_each_revision(course, outcomes):
 
 
 def test_the_promoted_is_stable_and_the_old_one_superseded():
-    course = baking()
-    course.tell(after_s=3_600)
+    course = baked()
     assert _outcomes(course) == {"a": "Superseded", "b": "Stable"}
 
 
@@ -111,8 +116,7 @@ def test_a_pinned_revision_that_is_known_is_stable():
 
 
 def test_the_pin_does_not_undo_a_promotion():
-    course = baking(stable_revision=A.name)
-    course.tell(after_s=3_600)
+    course = baked(stable_revision=A.name)
     assert course.tell() == ()
     assert course.state.stable == B.name
 
@@ -148,8 +152,7 @@ def test_a_rollback_that_reached_only_the_record_is_taken_from_it():
 
 def test_a_promotion_that_reached_only_the_records_is_not_believed():
     before = baking()
-    after = baking()
-    after.tell(after_s=3_600)
+    after = baked()
     state = rebuild(after.state.records, before.state)
     assert (state.stable, state.canary) == (A.name, B.name)
     assert {r.outcome for r in state.records} == {"Stable", "Canary"}
@@ -211,3 +214,87 @@ def test_the_stable_revision_is_never_forgotten():
         course.tell(target=revision(letter))
     assert len(course.state.records) == MAX_RECORDS
     assert find(course.state.records, A.name) is not None
+
+
+def _forgotten(course: Course) -> Course:
+    """Return the route after so many other revisions that B's record is gone."""
+    for letter in "cdefghijklmno":
+        course.tell(target=revision(letter))
+        course.tell(judgement=HARM)
+    assert find(course.state.records, B.name) is None
+    return course
+
+
+def test_a_rolled_back_revision_whose_body_is_forgotten_does_not_begin_again():
+    course = _forgotten(rolled_back())
+    assert course.tell(target=B) == ("AttemptRefused",)
+    assert (course.state.phase, course.state.attempt) == ("Degraded", 1)
+
+
+def test_the_refusal_of_a_forgotten_revision_tells_of_its_own_rollback():
+    course = _forgotten(rolled_back())
+    course.tell(target=B)
+    why = course.state.last_rollback
+    assert why is not None
+    assert (why.revision, why.attempt, why.reason, why.weight_bp) == (B.name, 1, "Harm", 500)
+
+
+def test_a_retry_of_a_forgotten_revision_is_another_attempt():
+    course = _forgotten(rolled_back())
+    course.tell(target=B)
+    course.order("retry")
+    assert (course.state.live, course.state.attempt) == (True, 2)
+
+
+def test_a_new_token_retries_a_forgotten_revision_in_another_attempt():
+    course = _forgotten(rolled_back())
+    course.edit(retry_token="again")
+    course.tell(target=B)
+    assert (course.state.live, course.state.attempt) == (True, 2)
+
+
+def test_a_forgotten_revision_stays_latched():
+    state = _forgotten(rolled_back()).state
+    assert (B.name, 1) in latches(state.records, state.latched)
+    assert len(latches(state.records, state.latched)) == 14
+
+
+def test_a_forgotten_revision_is_not_taken_for_the_first():
+    course = _forgotten(rolled_back())
+    bad = tuple(r for r in course.state.records if r.outcome == "RolledBack")
+    again = Course(state=rebuild(bad, course.state))
+    assert again.tell(target=B) == ("AttemptRefused",)
+    assert again.state.stable == ""
+
+
+def test_a_revision_that_was_good_after_its_retry_may_begin_again_when_forgotten():
+    course = rolled_back(weight(50), PROVE)
+    course.order("retry")
+    course.tell(judgement=SAFE)
+    assert course.state.stable == B.name
+    course.tell(target=C)
+    course.tell(judgement=SAFE)
+    _forgotten(course)
+    course.tell(target=B)
+    assert (course.state.live, course.state.attempt) == (True, 3)
+
+
+def test_rollbacks_of_an_older_state_are_kept_before_their_records_go():
+    course = rolled_back()
+    course.state = replace(course.state, latched=())
+    assert _forgotten(course).tell(target=B) == ("AttemptRefused",)
+
+
+def test_what_is_kept_of_forgotten_revisions_survives_a_restart():
+    state = _forgotten(rolled_back()).state
+    assert recalled(remembered(state), state.records) == state
+
+
+def test_the_oldest_of_very_many_latches_goes():
+    latched = tuple(
+        Latch(name=f"chat-{n:010}", attempt=1, tripped=1, out=True) for n in range(MAX_LATCHES)
+    )
+    record = replace(_record("k", "RolledBack", 1.0), attempt=1, tripped=1)
+    kept = remember(latched, (record,))
+    assert len(kept) == MAX_LATCHES
+    assert (kept[0], kept[-1].name) == (latched[1], "chat-kkkkkkkkkk")

@@ -18,6 +18,7 @@ from weir_core.rollout import (
     evidence_key,
     policy_for,
     rebuild,
+    rested,
     weight_order,
 )
 from weir_core.snapshot import Monitoring, RolloutPolicy
@@ -54,7 +55,7 @@ class Rollouts(RuleBasedStateMachine):
     @initialize(policy=POLICIES, first=st.booleans())
     def begin(self, policy, first):
         self.state = RolloutState()
-        self.now_s = 1_000.0
+        self.now_s = 1e6
         self.settled = 0
         self.told = {"target": A, "policy": RolloutPolicy()}
         if not first:
@@ -104,11 +105,12 @@ class Rollouts(RuleBasedStateMachine):
         issued_s = self.now_s - age_s
         self.told["command"] = Command(verb=verb, revision=revision, issued_s=issued_s, full=full)
 
-    @rule(after_s=st.sampled_from([0.0, 1.0, 30.0, 90.0, 1_000.0]), judgement=JUDGEMENTS)
+    @rule(after_s=st.sampled_from([0.0, 1.0, 30.0, 90.0, 1_000.0, -500.0]), judgement=JUDGEMENTS)
     def walk(self, after_s, judgement):
         self.now_s += after_s
         before = self.state
-        key = evidence_key(before, route_uid="u", objectives="")
+        objectives = self.told.get("objectives", "")
+        key = evidence_key(before, route_uid="u", objectives=objectives)
         inputs = Inputs(judgement=judgement, judged=key, **self.told)
         result = advance(before, inputs, now_s=self.now_s)
         self.state = result.state
@@ -130,6 +132,7 @@ class Rollouts(RuleBasedStateMachine):
             assert inputs.judgement.holds == ()
         if same and before.live and after.live:
             assert after.step >= before.step
+            assert after.restarts >= before.restarts
         if before.stage == "RolledBack" and same:
             assert after.weight_bp == 0
         if before.stage == "RolledBack" and after.live and after.canary == before.canary:
@@ -138,6 +141,15 @@ class Rollouts(RuleBasedStateMachine):
             assert reasons, "no change of traffic is silent"
         if inputs.judgement is not None and inputs.judgement.verdict == "Harm" and before.live:
             assert "RolledBack" in reasons
+
+    @rule(objectives=st.sampled_from(["", "o"]))
+    def edit_objectives(self, objectives):
+        self.told["objectives"] = objectives
+
+    @rule()
+    def rest(self):
+        before, self.state = self.state, rested(self.state, gap_s=300.0, now_s=self.now_s)
+        assert weight_order(before, self.state) == "same"
 
     @rule()
     def restart(self):
@@ -180,7 +192,9 @@ class Rollouts(RuleBasedStateMachine):
             model_names=(),
             monitoring=Monitoring(),
             rollout=self.told["policy"],
-            brake_alpha=effective_alpha(self.told["policy"], self.state.attempt),
+            brake_alpha=effective_alpha(
+                self.told["policy"], self.state.attempt, restarts=self.state.restarts
+            ),
         )
         if policy is not None and policy.weight_bp:
             assert policy.canary is not None

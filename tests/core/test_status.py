@@ -7,6 +7,8 @@ import pytest
 from support.rollouts import (
     HARM,
     PROVE,
+    SAFE,
+    SAFE_STILL,
     A,
     B,
     Course,
@@ -91,9 +93,16 @@ def _healthy() -> Course:
         ),
         pytest.param(
             baking,
-            {"judgement": judged("Safe", 900)},
+            {"judgement": SAFE_STILL},
             f"bake until 1970-01-01T01:16:43Z: 90% to {B.name}, shown to be safe (E 1.8 of 125)",
             id="baking",
+        ),
+        pytest.param(
+            baking,
+            {"judgement": SAFE},
+            "bake waits for a canary request, at least until 1970-01-01T01:16:43Z: "
+            f"90% to {B.name}, shown to be safe (E 1.8 of 125)",
+            id="baking without traffic",
         ),
         pytest.param(
             rolled_back,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from support.rollouts import A, B, Course, baking, judged, rolled_back, started
+from support.rollouts import A, B, Course, baked, baking, judged, rolled_back, started
 from weir_core.errors import Problem
 from weir_core.status import Observed, route_status
 
@@ -35,12 +35,6 @@ def _healthy() -> Course:
     return course
 
 
-def _baked() -> Course:
-    course = baking()
-    course.tell(after_s=3_600)
-    return course
-
-
 def _paused() -> Course:
     course = started()
     course.order("pause")
@@ -65,7 +59,7 @@ TRUE = {
     "paused": (_paused, "Accepted Programmed Ready Reconciling ResolvedRefs"),
     "inconclusive": (_inconclusive, "Accepted Programmed Ready ResolvedRefs Stalled"),
     "in the bake": (baking, "Accepted Programmed Progressing Ready Reconciling ResolvedRefs"),
-    "after the bake": (_baked, "Accepted Programmed Promoted Ready ResolvedRefs"),
+    "after the bake": (baked, "Accepted Programmed Promoted Ready ResolvedRefs"),
     "rolled back": (rolled_back, "Accepted Programmed Ready ResolvedRefs RolledBack Stalled"),
     "nothing yet": (_nothing_yet, "Accepted Programmed ResolvedRefs"),
 }

@@ -347,6 +347,36 @@ def test_two_commands_at_once_are_both_weighed(house: House) -> None:
     run(scene)
 
 
+# Time in which nothing was served.
+
+
+def test_a_bake_does_not_end_while_nothing_was_served(house: House) -> None:
+    """Promoted in full, then down for an hour of a ten-minute bake."""
+
+    async def scene() -> None:
+        slow = {**FAST, "bake": {"duration": "10m", "holdback": 10}}
+        for changes in ({}, {"maxAttempts": 1}):
+            made = a_route(**changes)
+            made["spec"]["rollout"] = slow
+            house.put("route.yaml", made)
+            if not changes:
+                house.start()
+        await house.walk()
+        canary = house.router.table.routes["default/assistant"].policy.canary
+        assert canary is not None
+        await house.keeper.command("default/assistant", "promote", canary.name, full=True)
+        before = house.file.read().routes["default/assistant"].state
+        house.now_s += 3_600
+        house.start()
+        await house.walk()
+        after = house.file.read().routes["default/assistant"].state
+
+        assert after.stage == before.stage
+        assert after.stable == before.stable
+
+    run(scene)
+
+
 # The state file.
 
 

@@ -76,6 +76,8 @@ def judged(verdict: str = "NoHarmYet", canary: int = 0, **changes: Any) -> Judge
 
 HARM = judged("Harm", 143, bad_served=9)
 SAFE = judged("Safe", 5_000)
+SAFE_STILL = judged("Safe", 5_001)
+"""One canary request after SAFE."""
 
 
 class Course:
@@ -136,6 +138,13 @@ def baking(*, bake_s: float = 3_600, **policy: Any) -> Course:
     """Return a route whose B serves 90 % beside A."""
     course = started(weight(50), PROVE, bake_ms=round(bake_s * 1_000), **policy)
     course.tell(judgement=SAFE)
+    return course
+
+
+def baked(**policy: Any) -> Course:
+    """Return a route whose B is stable, and A was before it."""
+    course = baking(**policy)
+    course.tell(after_s=3_600, judgement=SAFE_STILL)
     return course
 
 
