@@ -143,6 +143,7 @@ class Failed(msgspec.Struct, frozen=True, gc=False):
     """The call gave no usable answer, for `cause`; `billed` when it may have cost money.
 
     `may_move` False: the budget of moves (fallbacks, failure escalations) is used up now.
+    `asked` False: the backend was not even tried, so that no attempt was spent.
     """
 
     id: int
@@ -151,6 +152,7 @@ class Failed(msgspec.Struct, frozen=True, gc=False):
     status: int = 0
     billed: bool = False
     may_move: bool = True
+    asked: bool = True
 
 
 class ClientGone(msgspec.Struct, frozen=True, gc=False):
@@ -237,6 +239,7 @@ def _failed(state: State, event: Failed) -> Steps:
     state = msgspec.structs.replace(
         state,
         call=0,
+        attempts=state.attempts if event.asked else state.attempts - 1,
         spent_pico=state.spent_pico + spent,
         reserved_pico=0,
         avoid=(*state.avoid, state.backend.identity),
@@ -281,11 +284,14 @@ def _recalled(state: State, event: Recalled) -> Steps:
     if state.committed:
         return state, ()
     cancel = (Cancel(state.call),) if state.call else ()
+    # One attempt is left to stable, though the canary had the last: the brake took that call back.
+    left = min(state.attempts, event.plan.behaviour.max_attempts - 1)
     again = msgspec.structs.replace(
         state,
         plan=msgspec.structs.replace(event.plan, deadline_s=state.plan.deadline_s),
         tier=event.plan.start,
         call=0,
+        attempts=left,
         spent_pico=state.spent_pico + state.reserved_pico,
         reserved_pico=0,
         answer=0,

@@ -199,26 +199,35 @@ def safe_log(value: float) -> float:
 
 
 FIRST_HOUR = 0.85
+FIRST_TURNS = (0.9, 0.02, 0.02, 0.02, 0.02, 0.02)
+TURNS = (0.4, 0.12, 0.12, 0.12, 0.12, 0.12)
 PLACES = (0.9, 0.06, 0.03, 0.01)
-"""Mass of the starts: of the attempt's first hour, and of the 1st to 4th weight of an hour."""
+"""Mass of the starts: of the first hour, of its periods, of a later hour's, of their weights."""
 
 
-def start_mass(hours: int, place: int) -> float:
-    """Return the mass of starting at the `place`-th weight of the hour `hours` after the first.
+def start_mass(hours: int, turn: int, place: int) -> float:
+    """Return the mass of starting at the `place`-th weight of a period.
 
-    The masses sum to 1 over all hours and places: 0.85 + Σ 0.15/(h(h + 1)) = 1. They hang on the
-    hour and place alone, so they stay what they are when epochs are joined later. The first
+    It is the `turn`-th period (from the attempt's first in its first hour) of the hour `hours`
+    after the first. The masses sum to 1: 0.85 + Σ 0.15/(h(h + 1)) = 1 over the hours. They hang
+    on these numbers alone, so they stay what they are when epochs are joined later. The first
     start has more than the 1/2 of 1/((s + 1)(s + 2)): most bad canaries are bad from the start.
     """
     if place >= len(PLACES):
         return 0.0
-    return _hour_mass(hours) * PLACES[place]
+    return _hour_mass(hours) * _turns(hours)[turn] * PLACES[place]
 
 
-def mass_ahead(hours: int, place: int) -> float:
+def mass_ahead(hours: int, turn: int, place: int) -> float:
     """Return the mass of all starts that come after this one."""
-    later = (1 - FIRST_HOUR) / (hours + 1)
-    return later + _hour_mass(hours) * sum(PLACES[place + 1 :])
+    later_hours = (1 - FIRST_HOUR) / (hours + 1)
+    turns = _turns(hours)
+    this_hour = sum(turns[turn + 1 :]) + turns[turn] * sum(PLACES[place + 1 :])
+    return later_hours + _hour_mass(hours) * this_hour
+
+
+def _turns(hours: int) -> tuple[float, ...]:
+    return TURNS if hours else FIRST_TURNS
 
 
 def _hour_mass(hours: int) -> float:

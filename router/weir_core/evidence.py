@@ -45,7 +45,7 @@ def row_length(objectives: int) -> int:
 
 
 class Epoch(msgspec.Struct, frozen=True, array_like=True):
-    """A stretch with one canary weight, begun in one hour (of Unix time).
+    """A stretch with one canary weight, begun in one period of ten minutes of Unix time.
 
     `first_s` is the second of its first assignment. `units` counts sessions (and requests that
     are units of their own) by arm when first seen; (0, 0) where the unit is the request.
@@ -54,7 +54,7 @@ class Epoch(msgspec.Struct, frozen=True, array_like=True):
     """
 
     weight_bp: int
-    hour: int
+    period: int
     first_s: int
     units: Pair
     counts: tuple[int, ...]
@@ -152,7 +152,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     coverage: float = 1.0
     sample_ratio_log_e: float = 0.0
     bad_served: int = 0
-    """Canary requests with a failure of any Enforce objective."""
+    """Canary answers with a problem that reached the client, or that an audit found harmful."""
 
 
 class Trip(msgspec.Struct, frozen=True, kw_only=True):

@@ -27,7 +27,9 @@ from weir_core.evidence import (
 )
 from weir_core.snapshot import FULL_BP
 
-HOUR_S = 3_600
+PERIOD_S, HOUR = 600, 6
+"""Seconds of a period, the shortest time between two starts of the evidence; periods an hour."""
+
 SLACK_S = 20
 """Cells are kept this long past the horizon, so that routers' reports can be cut at one second."""
 
@@ -44,7 +46,7 @@ MAX_LEVEL = 32
 _SESSION = re.compile("[0-9a-f]{16}")
 
 Label = tuple[int, int]
-"""(hour, weight_bp): what makes epochs of different routers one."""
+"""(period, weight_bp): what makes epochs of different routers one."""
 
 WindowCell = tuple[int, int, Sequence[int]]
 """(second, epoch, row)."""
@@ -79,60 +81,60 @@ def cell_s(horizon_s: int) -> int:
     return max(1, -(-horizon_s // CELLS_A_HORIZON))
 
 
-def block_hours(hour: int, now_hour: int) -> int:
-    """Return how many hours the epoch of `hour` is joined over by now.
+def block_periods(period: int, now: int) -> int:
+    """Return how many periods the epoch of `period` is joined over in the period `now`.
 
-    Whole blocks of 8 hours are joined a day after their end, of 64 hours a week after. Joining
-    forgets start epochs, whose evidence is never negative, and moves no count out of a start
-    that stays: the sum can only fall, so α holds. The blocks are the same on all routers.
+    Whole hours are joined two hours after their end, 8 hours a day after, 64 hours a week after.
+    Joining forgets start epochs, whose evidence is never negative, and moves no count out of a
+    start that stays: the sum can only fall, so α holds. Blocks are the same on all routers.
     """
-    for width, age in ((64, 168), (8, 24)):
-        if hour // width * width + width <= now_hour - age:
+    for width, age in ((64 * HOUR, 168 * HOUR), (8 * HOUR, 24 * HOUR), (HOUR, 2 * HOUR)):
+        if period // width * width + width <= now - age:
             return width
     return 1
 
 
-def block(hour: int, now_hour: int) -> int:
-    """Return the hour that stands for `hour` by now: the first of its block."""
-    width = block_hours(hour, now_hour)
-    return hour // width * width
+def block(period: int, now: int) -> int:
+    """Return the period that stands for `period` by now: the first of its block."""
+    width = block_periods(period, now)
+    return period // width * width
 
 
-def order(first: Mapping[Label, int], now_hour: int) -> tuple[dict[Label, int], View]:
+def order(first: Mapping[Label, int], now: int) -> tuple[dict[Label, int], View]:
     """Return the position of each epoch, and an empty view of them with no objectives.
 
     Epochs are ordered by their first second, so the place of one is settled by the time its
-    first request is drawn. Start masses hang on that place and hour alone.
+    first request is drawn. Start masses hang on that place and period alone.
     """
     joined: dict[Label, int] = {}
-    for (hour, weight_bp), second in first.items():
-        label = (block(hour, now_hour), weight_bp)
+    for (period, weight_bp), second in first.items():
+        label = (block(period, now), weight_bp)
         joined[label] = min(second, joined.get(label, second))
     ordered = sorted(joined, key=lambda label: (label[0], joined[label], label[1]))
     position = {label: at for at, label in enumerate(ordered)}
-    starts, rest = _starts([(hour, w, joined[hour, w]) for hour, w in ordered], now_hour)
+    starts, rest = _starts([(period, w, joined[period, w]) for period, w in ordered], now)
     index = {
-        (hour, weight_bp): position[block(hour, now_hour), weight_bp] for hour, weight_bp in first
+        (period, weight_bp): position[block(period, now), weight_bp] for period, weight_bp in first
     }
     return index, View(starts, rest, 0)
 
 
-def _starts(
-    epochs: list[tuple[int, int, int]], now_hour: int
-) -> tuple[list[tuple[float, int]], float]:
+def _starts(epochs: list[tuple[int, int, int]], now: int) -> tuple[list[tuple[float, int]], float]:
     starts: list[tuple[float, int]] = []
     if not epochs:
         return starts, 1.0
-    first_hour = min(second for _, _, second in epochs) // HOUR_S
-    hours = place = 0
-    last_hour = -1
-    for hour, weight_bp, second in epochs:
-        place = place + 1 if hour == last_hour else 0
-        last_hour = hour
-        hours = second // HOUR_S - first_hour
-        is_joined = place > 0 and block_hours(hour, now_hour) > 1
-        starts.append((0.0 if is_joined else start_mass(hours, place), weight_bp))
-    return starts, mass_ahead(hours, place)
+    first = min(second for _, _, second in epochs) // PERIOD_S
+    hours = turn = place = 0
+    last = -1
+    for label, weight_bp, second in epochs:
+        place = place + 1 if label == last else 0
+        last = label
+        period = second // PERIOD_S
+        hours = period // HOUR - first // HOUR
+        turn = period % HOUR if hours else period - first
+        is_joined = place > 0 and block_periods(label, now) > 1
+        starts.append((0.0 if is_joined else start_mass(hours, turn, place), weight_bp))
+    return starts, mass_ahead(hours, turn, place)
 
 
 def merge(tallies: Iterable[Tally], into: Merged | None = None) -> Merged:
@@ -172,11 +174,11 @@ def fits(tally: Tally, objectives: int) -> bool:
     )
 
 
-def retire(merged: Merged, router: str, boot: str) -> Merged:
+def retire(merged: Merged, router: str, boot: str, *, horizon_s: int) -> Merged:
     """Return `merged` with one boot folded into the sum of those that are gone.
 
-    What it had assigned and not settled counts as failed in both arms. Later tallies of it are
-    refused. Best done no sooner than the horizon after its last report.
+    What it had open within the horizon of its last report is lost, what was older has failed.
+    Later tallies of it are refused. Best done no sooner than the horizon after that report.
     """
     name = (router, boot)
     if name in merged.retired_boots:
@@ -186,12 +188,12 @@ def retire(merged: Merged, router: str, boot: str) -> Merged:
     parts = [*gone, *([merged.retired] if merged.retired else [])]
     return Merged(
         tallies=kept,
-        retired=total(parts) if parts else None,
+        retired=total(parts, horizon_s) if parts else None,
         retired_boots=tuple(sorted((*merged.retired_boots, name))),
     )
 
 
-def total(tallies: Sequence[Tally]) -> Tally:
+def total(tallies: Sequence[Tally], horizon_s: int) -> Tally:
     """Return the sum of tallies of one key that will not change again, without cells.
 
     Newly seen sessions are left out: those of different boots may be the same ones.
@@ -200,13 +202,14 @@ def total(tallies: Sequence[Tally]) -> Tally:
     lost: dict[Label, list[int]] = {}
     for tally in tallies:
         for epoch in tally.epochs:
-            label = (epoch.hour, epoch.weight_bp)
+            label = (epoch.period, epoch.weight_bp)
             add(counts.setdefault(label, [0] * len(epoch.counts)), epoch.counts)
             add(lost.setdefault(label, [0, 0]), epoch.lost)
         for cell in tally.cells:
             epoch = tally.epochs[cell.epoch]
-            add(counts[epoch.hour, epoch.weight_bp], cell.counts)
-            add(lost[epoch.hour, epoch.weight_bp], left_open(cell.counts))
+            add(counts[epoch.period, epoch.weight_bp], cell.counts)
+            if _is_young(cell, tally.as_of_s, horizon_s):
+                add(lost[epoch.period, epoch.weight_bp], left_open(cell.counts))
     first = _first_seconds(tallies)
     labels = sorted(counts)
     place = {label: at for at, label in enumerate(labels)}
@@ -224,19 +227,19 @@ def total(tallies: Sequence[Tally]) -> Tally:
         epochs=tuple(
             Epoch(
                 weight_bp=weight,
-                hour=hour,
-                first_s=first[hour, weight],
+                period=period,
+                first_s=first[period, weight],
                 units=(0, 0),
-                counts=tuple(counts[hour, weight]),
-                lost=(lost[hour, weight][0], lost[hour, weight][1]),
+                counts=tuple(counts[period, weight]),
+                lost=(lost[period, weight][0], lost[period, weight][1]),
             )
-            for hour, weight in labels
+            for period, weight in labels
         ),
         level=level,
         failures=tuple(
-            SessionFailure(name[0], name[1], arm, second, place[hour, weight])
+            SessionFailure(name[0], name[1], arm, second, place[period, weight])
             for name in kept
-            for second, hour, weight, arm in (united[name],)
+            for second, period, weight, arm in (united[name],)
         ),
     )
 
@@ -244,9 +247,14 @@ def total(tallies: Sequence[Tally]) -> Tally:
 def _first_seconds(tallies: Iterable[Tally]) -> dict[Label, int]:
     first: dict[Label, int] = {}
     for epoch in chain.from_iterable(tally.epochs for tally in tallies):
-        label = (epoch.hour, epoch.weight_bp)
+        label = (epoch.period, epoch.weight_bp)
         first[label] = min(epoch.first_s, first.get(label, epoch.first_s))
     return first
+
+
+def _is_young(cell: Cell, as_of_s: float, horizon_s: int) -> bool:
+    """Return whether requests of this cell could still settle at that time."""
+    return as_of_s < cell.second + cell_s(horizon_s) + horizon_s
 
 
 def left_open(row: Sequence[int]) -> Pair:
@@ -269,7 +277,7 @@ def sampled(session: str, level: int) -> bool:
 
 
 Failure = tuple[int, int, int, int]
-"""(second, hour, weight_bp, arm): the least of several is the first failure."""
+"""(second, period, weight_bp, arm): the least of several is the first failure."""
 
 
 def unite(tallies: Iterable[Tally]) -> tuple[int, dict[tuple[str, int], Failure]]:
@@ -282,7 +290,7 @@ def unite(tallies: Iterable[Tally]) -> tuple[int, dict[tuple[str, int], Failure]
             if not sampled(failure.session, level):
                 continue
             epoch = tally.epochs[failure.epoch]
-            seen = (failure.second, epoch.hour, epoch.weight_bp, failure.arm)
+            seen = (failure.second, epoch.period, epoch.weight_bp, failure.arm)
             name = (failure.session, failure.objective)
             first[name] = min(seen, first.get(name, seen))
     return level, first
@@ -294,14 +302,14 @@ def survey(merged: Merged, objectives: int, *, now_s: float, horizon_s: int) -> 
     Prefixes of assignment then nest although reports come at different times.
     """
     tallies = [*merged.tallies, *([merged.retired] if merged.retired else [])]
-    index, empty = order(_first_seconds(tallies), int(now_s) // HOUR_S)
+    index, empty = order(_first_seconds(tallies), int(now_s) // PERIOD_S)
     view = View(empty.starts, empty.rest, objectives)
     live = [t.as_of_s for t in merged.tallies if t.as_of_s >= now_s - SILENT_S]
     cut_s = min(live, default=now_s)
     # One live router's running second is a prefix of its own; of several it must be whole.
     whole_s = int(cut_s) if len(live) > 1 else int(cut_s) + cell_s(horizon_s)
     for tally in tallies:
-        place = [index[epoch.hour, epoch.weight_bp] for epoch in tally.epochs]
+        place = [index[epoch.period, epoch.weight_bp] for epoch in tally.epochs]
         for at, epoch in zip(place, tally.epochs, strict=True):
             add(view.base[at], epoch.counts)
             add(view.lost[at], epoch.lost)
@@ -319,7 +327,7 @@ def _place(
     width = cell_s(horizon_s)
     if cell.second + width <= whole_s - horizon_s - width:
         add(view.base[epoch], cell.counts)
-        if as_of_s < cell.second + width + horizon_s:
+        if _is_young(cell, as_of_s, horizon_s):
             add(view.lost[epoch], left_open(cell.counts))
     elif cell.second + width <= whole_s:
         view.window.append((cell.second, epoch, cell.counts))
@@ -339,8 +347,8 @@ def _add_failures(
     view.level, united = unite(tallies)
     rows: dict[tuple[int, int], list[int]] = {}
     length = len(view.base[0]) if view.base else 0
-    for (_, objective), (second, hour, weight_bp, arm) in united.items():
-        at = index[hour, weight_bp]
+    for (_, objective), (second, period, weight_bp, arm) in united.items():
+        at = index[period, weight_bp]
         place = FAILED + 2 * objective + arm
         second = second // width * width
         if second + width <= whole_s - horizon_s - width:

@@ -3,7 +3,8 @@
 In every prefix judged for harm, what is open in stable counts as failed and in the canary as
 good. Its evidence never exceeds that of the true process at that prefix, so the largest over all
 prefixes may be taken, and α holds although failures arrive sooner in one arm than in the other.
-For safety only prefixes are read in which nothing is open. The module refuses to know what
+For safety only prefixes are read in which nothing is open. Labels come after the reply, in no
+order that is known here: they are no evidence, only shown. The module refuses to know what
 follows from the evidence (`sequential`).
 """
 
@@ -12,6 +13,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from weir_core import eprocess
+from weir_core.eprocess import Span
 from weir_core.evidence import (
     ASSIGNED,
     AUDITS_BEGUN,
@@ -27,8 +29,10 @@ from weir_core.evidence import (
     Pair,
 )
 from weir_core.merging import View, WindowCell, add
+from weir_core.snapshot import FULL_BP
 from weir_core.stakes import (
     HARMS,
+    ONLY_CANARY,
     ONLY_STABLE,
     PAIRS,
     READ,
@@ -41,24 +45,49 @@ MOST_PREFIXES = 8
 """Prefixes judged besides the one past the horizon."""
 
 STABLE_ALPHA = 0.05
-"""At this level of evidence that stable breaks a ceiling, the canary is not blamed for it."""
+"""Level of the evidence by which a broken ceiling is laid to an arm.
+
+Proved for stable at this level, the canary is not blamed. Nor is it before its failures are out
+of proportion at this level: at a high weight stable has too few requests to prove an outage.
+"""
 
 SESSION_REQUESTS = 8
 """A session is watched for its first requests; its first failure among them is evidence."""
 
 
-def read_final(row: Sequence[int], plan: Plan, forgiven: Sequence[int] = (0, 0)) -> list[int]:
-    """Return the reading of what is past the horizon: what is open has failed, in both arms.
+def read_past(view: View, plan: Plan, against: int) -> list[list[int]]:
+    """Return the readings of what is past the horizon, what is unknown held against one arm.
 
-    But for `forgiven` requests of each arm.
+    A request still open has failed, in both arms. What a router's end cut off is unknown, and
+    so is an audit that is still open: it went wrong in the arm `against` alone.
     """
-    reading = read_settled(row)
-    for arm in (STABLE, CANARY):
-        left = row[ASSIGNED + arm] - row[SETTLED + arm] - forgiven[arm]
-        if left:
-            for j in plan.counted:
-                reading[READ + 2 * j + arm] += left
-    return reading
+    readings = []
+    for row, lost in zip(view.base, view.lost, strict=True):
+        reading = read_settled(row)
+        for arm in (STABLE, CANARY):
+            forgiven = 0 if arm == against else lost[arm]
+            _fail(reading, plan, arm, row[ASSIGNED + arm] - row[SETTLED + arm] - forgiven)
+        _harm(reading, against, _open_audits(row))
+        readings.append(reading)
+    return readings
+
+
+def _fail(reading: list[int], plan: Plan, arm: int, requests: int) -> None:
+    """Count requests of one arm as failed in every objective that requests show."""
+    if requests:
+        for j in plan.counted:
+            reading[READ + 2 * j + arm] += requests
+
+
+def _harm(reading: list[int], arm: int, audits: int) -> None:
+    """Count audits as pairs that harmed in one arm alone."""
+    reading[PAIRS] += audits
+    reading[ONLY_STABLE if arm == STABLE else ONLY_CANARY] += audits
+    reading[HARMS + arm] += audits
+
+
+def _open_audits(row: Sequence[int]) -> int:
+    return row[AUDITS_BEGUN] - row[AUDITS_ENDED] - row[AUDITS_DROPPED]
 
 
 def read_open(row: Sequence[int], plan: Plan) -> list[int]:
@@ -67,18 +96,13 @@ def read_open(row: Sequence[int], plan: Plan) -> list[int]:
     An open audit is a harm of stable alone.
     """
     reading = read_settled(row)
-    left = row[ASSIGNED] - row[SETTLED]
-    if left:
-        for j in plan.counted:
-            reading[READ + 2 * j] += left
-    pairs = row[AUDITS_BEGUN] - row[AUDITS_ENDED] - row[AUDITS_DROPPED]
-    reading[PAIRS] += pairs
-    reading[ONLY_STABLE] += pairs
-    reading[HARMS] += pairs
+    _fail(reading, plan, STABLE, row[ASSIGNED] - row[SETTLED])
+    _harm(reading, STABLE, _open_audits(row))
     return reading
 
 
 def read_settled(row: Sequence[int]) -> list[int]:
+    """Return the reading of a row that takes what is open for good."""
     return [
         row[ASSIGNED],
         row[ASSIGNED + CANARY],
@@ -102,6 +126,7 @@ class Harm:
         "_level_mass",
         "_plan",
         "_readings",
+        "_settled",
         "_view",
         "best",
         "largest",
@@ -109,13 +134,10 @@ class Harm:
         "suspect",
     )
 
-    def __init__(
-        self, view: View, plan: Plan, alpha: float, forgiven: Sequence[Sequence[int]]
-    ) -> None:
+    def __init__(self, view: View, plan: Plan, alpha: float) -> None:
         self._view, self._plan, self._alpha = view, plan, alpha
-        self._readings = [
-            read_final(row, plan, lost) for row, lost in zip(view.base, forgiven, strict=True)
-        ]
+        self._readings = read_past(view, plan, STABLE)
+        self._settled: dict[Part, float] = {}
         self._last = len(view.base) - 1
         self._first = min((epoch for _, epoch, _ in view.window), default=self._last)
         self._level_mass = eprocess.level_mass(view.level) if view.sessions else 1.0
@@ -162,18 +184,23 @@ class Harm:
         for part, mass, state in self._bets[j]:
             e = self._worth(part, part.x, part.y, state)
             if part.mirror and e > 1:
-                e = self._unless_stable_too(part, e)
+                e = self._laid_to_canary(part, e)
             value += mass * e
         return value
 
-    def _unless_stable_too(self, part: Part, e: float) -> float:
+    def _laid_to_canary(self, part: Part, e: float) -> float:
+        """Return `e` where the canary alone is to blame, else 1: never more, so α holds."""
         assert part.mirror is not None, "only ceilings are mirrored"
         x, y = part.mirror
-        if self._worth(part, x, y, self._state(part, x, y)) < 1 / STABLE_ALPHA:
+        if self._worth(part, x, y, self._state(part, x, y)) >= 1 / STABLE_ALPHA:
+            if e >= 1 / self._alpha and not self.stable_unhealthy:
+                self.stable_unhealthy = self._settled_worth(part, x, y) >= 1 / self._alpha
+            return 1.0
+        if part.is_paired:
             return e
-        if e >= 1 / self._alpha and self._settled_worth(part, x, y) >= 1 / self._alpha:
-            self.stable_unhealthy = True
-        return 1.0
+        ratio = Part(eprocess.harm_bet(1.0), 1.0, part.x, x)
+        proved = self._worth(ratio, ratio.x, ratio.y, self._state(ratio, ratio.x, ratio.y))
+        return e if proved >= 1 / STABLE_ALPHA else 1.0
 
     def _state(self, part: Part, x: int, y: int) -> tuple[float, ...]:
         """Return the bet after all epochs that no cell of the window belongs to."""
@@ -194,35 +221,24 @@ class Harm:
         return eprocess.worth(part.bet, state, span) + self._view.rest
 
     def _settled_worth(self, part: Part, x: int, y: int) -> float:
-        """Return stable's own evidence with what is open taken for good."""
-        totals = [read_settled(row) for row in totals_of(self._view)]
-        starts = self._view.starts
-        spans = tuple((m, w, r[x], r[y]) for (m, w), r in zip(starts, totals, strict=True))
-        return eprocess.e_value(part.bet, spans, self._view.rest)
+        """Return stable's own evidence over all epochs with what is open taken for good."""
+        if part not in self._settled:
+            totals = [read_settled(row) for row in totals_of(self._view)]
+            starts = self._view.starts
+            spans = tuple((m, w, r[x], r[y]) for (m, w), r in zip(starts, totals, strict=True))
+            self._settled[part] = eprocess.e_value(part.bet, spans, self._view.rest)
+        return self._settled[part]
 
 
 def find_harm(view: View, plan: Plan, alpha: float) -> Harm:
     """Return the largest evidence of harm over prefixes of assignment.
 
-    What a router's end cut off counts as failed in both arms, or in neither, whichever speaks
-    less for harm: as failed it would blame a canary that is slower and so has more in flight, as
-    nothing it would hide the failures of an arm that fails late.
+    Only prefixes that end with a second in which the canary failed are judged: between two of
+    them evidence can only fall. What a router's end cut off has failed in stable alone, for as
+    much or less must be true of both arms: as failed it would blame a canary that is slower and
+    so has more in flight, as nothing it would hide the failures of a stable that fails late.
     """
-    harm = _search(view, plan, alpha, [(0, 0)] * len(view.base))
-    if any(map(any, view.lost)):
-        other = _search(view, plan, alpha, view.lost)
-        least = [min(pair) for pair in zip(harm.largest, other.largest, strict=True)]
-        harm = min(harm, other, key=lambda one: one.best)
-        harm.largest = least
-    return harm
-
-
-def _search(view: View, plan: Plan, alpha: float, forgiven: Sequence[Sequence[int]]) -> Harm:
-    """Only prefixes that end with a second in which the canary failed are judged.
-
-    Between two of them evidence can only fall.
-    """
-    harm = Harm(view, plan, alpha, forgiven)
+    harm = Harm(view, plan, alpha)
     harm.look()
     start = 0
     for end in _cuts(view, plan):
@@ -264,13 +280,16 @@ def _cuts(view: View, plan: Plan) -> list[int]:
 
 
 def _may_raise(row: Sequence[int], plan: Plan) -> bool:
-    if any(row[FAILED + CANARY :: 2]) or row[CANARY_HARMED]:
+    if row[CANARY_HARMED] or any(row[FAILED + 2 * j + CANARY] for j in plan.counted):
         return True
     return plan.ceilings and row[BOTH_HARMED] > 0
 
 
 class Safety(NamedTuple):
-    """Evidence of no harm: ln E by objective, and how many requests are behind it."""
+    """Evidence of no harm: ln E by objective, and how many requests are behind it.
+
+    `assigned` is without those that a router's end cut off.
+    """
 
     logs: tuple[float, ...]
     assigned: Pair
@@ -281,19 +300,25 @@ def find_safety(view: View, plan: Plan) -> Safety:
     """Return the evidence that the canary is no worse.
 
     Over the longest prefix in which nothing is open any more, and from the attempt's start: for
-    a promotion the whole record counts. What a router's end cut off has failed in the canary.
+    a promotion the whole record counts. What a router's end cut off has failed in the canary
+    alone, and audits still open past the horizon have harmed in it alone.
     """
-    counts = [list(row) for row in view.base]
-    for epoch, row in _sums(islice(view.window, _closed(view))).items():
-        add(counts[epoch], row)
-    readings = [
-        read_final(row, plan, (lost[STABLE], 0))
-        for row, lost in zip(counts, view.lost, strict=True)
-    ]
+    readings = read_past(view, plan, CANARY)
+    closed = _sums(islice(view.window, _closed(view)))
+    for epoch, row in closed.items():
+        add(readings[epoch], read_settled(row))
+    rows = [*view.base, *closed.values()]
+    lost_s, lost_c = map(sum, zip((0, 0), *view.lost, strict=True))
     return Safety(
         logs=tuple(_safe_log(view, parts, readings) for parts in plan.safe),
-        assigned=(sum(r[ASSIGNED] for r in counts), sum(r[ASSIGNED + 1] for r in counts)),
-        settled=(sum(r[SETTLED] for r in counts), sum(r[SETTLED + 1] for r in counts)),
+        assigned=(
+            sum(row[ASSIGNED] for row in rows) - lost_s,
+            sum(row[ASSIGNED + CANARY] for row in rows) - lost_c,
+        ),
+        settled=(
+            sum(row[SETTLED] for row in rows),
+            sum(row[SETTLED + CANARY] for row in rows),
+        ),
     )
 
 
@@ -313,20 +338,29 @@ def _closed(view: View) -> int:
 def _safe_log(view: View, parts: Sequence[Part], readings: Sequence[Sequence[int]]) -> float:
     value = 0.0
     for part in parts:
-        is_floor = part.y in (TRIALS + CANARY, PAIRS)
-        spans = []
-        for at, ((_, weight_bp), reading) in enumerate(zip(view.starts, readings, strict=True)):
-            x, y = reading[part.x], reading[part.y]
-            if view.sessions and part.y == TRIALS + CANARY:
-                # A session that failed may be in the trials up to 7 times more.
-                y = max(x, y - (SESSION_REQUESTS - 1) * x)
-            spans.append((0.0 if at else 1.0, weight_bp, x, y))
-        e = eprocess.e_value(part.bet, tuple(spans), 0.0 if spans else 1.0)
+        spans = _spans(view, part, readings)
+        e = eprocess.e_value(part.bet, spans, 0.0 if spans else 1.0)
         if view.sessions and not part.is_paired:
             # Of sampled sessions the failures are known and the trials are not.
-            e = 0.0 if is_floor and view.level else e * eprocess.level_mass(view.level)
+            is_blind = view.level and part.y == TRIALS + CANARY
+            e = 0.0 if is_blind else e * eprocess.level_mass(view.level)
         value += part.mass * e
     return eprocess.safe_log(value)
+
+
+def _spans(view: View, part: Part, readings: Sequence[Sequence[int]]) -> tuple[Span, ...]:
+    """Return the epochs of a bet on safety, all from the first start on."""
+    if view.sessions and part.y == TRIALS + CANARY:
+        # First failures are of sessions, united over routers, and so must trials be: there are
+        # as many as requests fill, and as one router alone has seen.
+        requests = sum(reading[part.y] for reading in readings)
+        seen = max(sum(pair[CANARY] for _, pair in boot) for boot in view.units)
+        failed = sum(reading[part.x] for reading in readings)
+        return ((1.0, FULL_BP, failed, min(requests // SESSION_REQUESTS, seen)),)
+    return tuple(
+        (0.0 if at else 1.0, weight_bp, reading[part.x], reading[part.y])
+        for at, ((_, weight_bp), reading) in enumerate(zip(view.starts, readings, strict=True))
+    )
 
 
 def totals_of(view: View) -> list[list[int]]:

@@ -76,7 +76,8 @@ def judge(
 ) -> Judgement:
     """Return the verdict on one canary from tallies of one key.
 
-    `audited` is whether the route has audits: it shifts the mass within Harm objectives.
+    `audited` is whether the route has audits: without them Harm objectives show labels, which
+    prove nothing.
     """
     merged = evidence if isinstance(evidence, Merged) else merge(evidence)
     view = survey(merged, len(objectives), now_s=now_s, horizon_s=horizon_s)
@@ -101,7 +102,7 @@ def judge_view(
 ) -> Judgement:
     """Return the verdict on a view of the evidence."""
     assert all(len(row) == row_length(len(objectives)) for row in view.base)
-    plan = plan_for(objectives, promote_ratio, audited)
+    plan = plan_for(objectives, promote_ratio)
     threshold = math.log(1 / alpha)
     totals = totals_of(view)
     sums = [sum(column) for column in zip(*totals, strict=True)] or [0] * FAILED
@@ -142,7 +143,7 @@ def judge_view(
         audits=sums[AUDITS_ENDED],
         coverage=coverage,
         sample_ratio_log_e=sample_log,
-        bad_served=sums[BAD],
+        bad_served=sums[BAD] + sums[CANARY_HARMED] + sums[BOTH_HARMED],
     )
 
 
@@ -187,12 +188,12 @@ def _holds(
 ) -> tuple[tuple[str, ...], float]:
     """Return the reasons to stand still, and the coverage of what is past the horizon."""
     past = [sum(column) for column in zip(*view.base, strict=True)] or [0] * FAILED
-    covers = [
-        past[SETTLED + arm] / past[ASSIGNED + arm]
-        for arm in (STABLE, CANARY)
-        if past[ASSIGNED + arm] >= LEAST_ASSIGNED
-    ]
-    coverage = min(covers, default=1.0)
+    coverage = 1.0
+    for arm in (STABLE, CANARY):
+        # What a router's end cut off is missing for a known reason.
+        assigned = past[ASSIGNED + arm] - sum(lost[arm] for lost in view.lost)
+        if assigned >= LEAST_ASSIGNED:
+            coverage = min(coverage, past[SETTLED + arm] / assigned)
     begun = past[AUDITS_BEGUN]
     dropped = max(begun - past[AUDITS_ENDED], sums[AUDITS_DROPPED])
     begun = max(begun, sums[AUDITS_ENDED] + sums[AUDITS_DROPPED])

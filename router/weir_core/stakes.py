@@ -48,54 +48,46 @@ class Plan(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def plan_for(objectives: tuple[Objective, ...], promote_ratio: float, audited: bool) -> Plan:
-    """Return the bets on these objectives; `audited` is whether the route has audits."""
+def plan_for(objectives: tuple[Objective, ...], promote_ratio: float) -> Plan:
+    """Return the bets on these objectives; labels of requests are bet on nowhere."""
     whole = sum(o.share for o in objectives if o.mode == "Enforce")
     return Plan(
-        harm=tuple(_harm_parts(o, j, audited) for j, o in enumerate(objectives)),
-        safe=tuple(_safe_parts(o, j, promote_ratio, audited) for j, o in enumerate(objectives)),
+        harm=tuple(_harm_parts(o, j) for j, o in enumerate(objectives)),
+        safe=tuple(_safe_parts(o, j, promote_ratio) for j, o in enumerate(objectives)),
         shares=tuple(o.share / whole if o.mode == "Enforce" else 0.0 for o in objectives),
         counted=tuple(j for j, o in enumerate(objectives) if o.event != "Harm"),
         ceilings=any(o.max_rate > 0 for o in objectives),
     )
 
 
-def _harm_parts(objective: Objective, at: int, audited: bool) -> tuple[Part, ...]:
+def _harm_parts(objective: Objective, at: int) -> tuple[Part, ...]:
     """Return the bets on harm; their masses are settled before any data, so α holds."""
     o, stable, canary = objective, READ + 2 * at, READ + 2 * at + 1
-    labels = Part(eprocess.harm_bet(o.max_ratio), 1.0, canary, stable)
     if o.event == "Harm":
-        if not audited:
-            return (labels,)
-        pairs = Part(eprocess.harm_pairs_bet(o.max_ratio), 0.75, ONLY_CANARY, ONLY_STABLE)
-        labels = labels._replace(mass=0.25)
-        if o.max_rate <= 0:
-            return (pairs, labels)
-        ceiling = Part(
-            eprocess.ceiling_bet(o.max_rate), 0.25, HARMS + CANARY, PAIRS, (HARMS, PAIRS)
-        )
-        return (pairs._replace(mass=0.5), ceiling, labels)
+        mass = 0.75
+        ratio = Part(eprocess.harm_pairs_bet(o.max_ratio), 1.0, ONLY_CANARY, ONLY_STABLE)
+        x, y, mirror = HARMS + CANARY, PAIRS, (HARMS, PAIRS)
+    else:
+        mass = 0.5
+        ratio = Part(eprocess.harm_bet(o.max_ratio), 1.0, canary, stable)
+        x, y, mirror = canary, TRIALS + CANARY, (stable, TRIALS)
     if o.max_rate <= 0:
-        return (labels,)
-    mirror = (stable, TRIALS)
-    ceiling = Part(eprocess.ceiling_bet(o.max_rate), 0.5, canary, TRIALS + CANARY, mirror)
-    return (labels._replace(mass=0.5), ceiling)
+        return (ratio,)
+    ceiling = Part(eprocess.ceiling_bet(o.max_rate), 1 - mass, x, y, mirror)
+    return (ratio._replace(mass=mass), ceiling)
 
 
-def _safe_parts(
-    objective: Objective, at: int, promote_ratio: float, audited: bool
-) -> tuple[Part, ...]:
+def _safe_parts(objective: Objective, at: int, promote_ratio: float) -> tuple[Part, ...]:
     """Return the bets on safety: a ratio below the bound, and a negligible rate where given."""
     o, stable, canary = objective, READ + 2 * at, READ + 2 * at + 1
-    if o.event == "Harm" and audited:
+    if o.event == "Harm":
         bet = eprocess.safe_pairs_bet(o.max_ratio, promote_ratio)
         ratio = Part(bet, 1.0, ONLY_CANARY, ONLY_STABLE)
         x, y = HARMS + CANARY, PAIRS
     else:
         ratio = Part(eprocess.safe_bet(o.max_ratio, promote_ratio), 1.0, canary, stable)
         x, y = canary, TRIALS + CANARY
-    # Labels are of requests that someone looked at: they prove no rate over all.
-    if o.negligible_rate <= 0 or (o.event == "Harm" and not audited):
+    if o.negligible_rate <= 0:
         return (ratio,)
     floor = Part(eprocess.floor_bet(o.negligible_rate), 0.5, x, y)
     return (ratio._replace(mass=0.5), floor)

@@ -4,19 +4,22 @@ One form for chat and completions. What cannot be read is None: the attempt fail
 its status said. It refuses to judge an answer (`verify`) and to know sockets (`client`).
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Raw
+from msgspec import Meta, Raw
 
 from weir_router.dialect import Kind
 
+_Tokens = Annotated[int, Meta(ge=0, le=1 << 40)]
+"""An upstream that bills less than nothing, or more than any model reads, sends nonsense."""
+
 
 class Usage(msgspec.Struct):
-    """Token counts as the upstream billed them."""
+    """Token counts as the upstream billed them; all 0 when it said nothing."""
 
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: _Tokens = 0
+    completion_tokens: _Tokens = 0
 
 
 class FunctionCall(msgspec.Struct):
@@ -111,7 +114,7 @@ _WITH_LOGPROBS: dict[Kind, Any] = {
     "chat": msgspec.json.Decoder(_ChatWire),
     "completion": msgspec.json.Decoder(_TextWire),
 }
-_UNREADABLE = (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError)
+_UNREADABLE = (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def read(kind: Kind, raw: bytes, *, logprobs: bool) -> Answer | None:
@@ -122,6 +125,9 @@ def read(kind: Kind, raw: bytes, *, logprobs: bool) -> Answer | None:
         return None
     if not wire.choices:
         return None
+    for choice in wire.choices:
+        if (choice.message if kind == "chat" else choice.text) is None:
+            return None
     choices = tuple([_choice([choice]) for choice in wire.choices])
     return Answer(choices=choices, usage=wire.usage or Usage(), raw=raw, id=wire.id)
 
@@ -149,12 +155,25 @@ def read_stream(kind: Kind, raw: bytes, *, logprobs: bool) -> Answer | None:
 
 def events(raw: bytes) -> list[bytes]:
     """Return the data of the server-sent events in `raw`, comments left out."""
-    found = []
-    for block in raw.replace(b"\r\n", b"\n").split(b"\n\n"):
-        lines = [line[5:].strip() for line in block.split(b"\n") if line.startswith(b"data:")]
-        if lines:
-            found.append(b"\n".join(lines))
-    return found
+    blocks = raw.replace(b"\r\n", b"\n").split(b"\n\n")
+    return [data for data in map(event_data, blocks) if data]
+
+
+def event_data(event: bytes) -> bytes:
+    """Return the data of one server-sent event, whatever other fields it has; b"" for none."""
+    if event.startswith(b"data:") and b"\n" not in event:
+        return event[5:].strip()
+    lines = [line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:")]
+    return b"\n".join(lines)
+
+
+def is_chunk(data: bytes) -> bool:
+    """Whether the data of an event is a chunk of a completion."""
+    try:
+        _PLAIN.decode(data)
+    except _UNREADABLE:
+        return False
+    return True
 
 
 def _choice(parts: list[_Choice]) -> Choice:
@@ -250,7 +269,7 @@ def stream_for_client(raw: bytes, *, strip_logprobs: bool, strip_usage: bool) ->
     out = []
     for event in events(raw):
         if event == b"[DONE]":
-            continue
+            break
         if strip_usage and is_usage_only(event):
             continue
         out.append(b"data: " + (without_logprobs(event) if strip_logprobs else event) + b"\n\n")

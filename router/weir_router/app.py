@@ -5,12 +5,15 @@ on an address of its own, because whoever may ask a model may not promote a cana
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from pydantic import BaseModel, ConfigDict
+from starlette.exceptions import HTTPException
 
 from weir_router import dialect
 from weir_router.serve import Router
@@ -76,17 +79,10 @@ def public(router: Router, control: Control) -> FastAPI:
     async def feedback(label: Feedback) -> Response:
         if router.label(label.id, harm=label.harm):
             return Response(status_code=204)
-        message = f"saw {label.id!r}, wanted the x-request-id of a recent canary-time reply"
+        message = f"saw {label.id[:100]!r}, wanted the x-request-id of a recent canary-time reply"
         return _error(404, "reply_not_found", message)
 
-    @app.exception_handler(404)
-    async def missing(request: Request, exc: Exception) -> Response:
-        return _error(404, "not_found", f"Unknown path {request.url.path}")
-
-    @app.exception_handler(405)
-    async def wrong_method(request: Request, exc: Exception) -> Response:
-        return _error(405, "method_not_allowed", f"{request.method} is not for this path")
-
+    _add_errors(app)
     return app
 
 
@@ -116,8 +112,9 @@ def admin(router: Router, control: Control) -> FastAPI:
 
     @app.post("/weir/v1/explain")
     async def explain(question: Question) -> dict[str, Any]:
-        return control.explain(question.body.encode(), question.headers)
+        return control.explain(question.body.encode(errors="replace"), question.headers)
 
+    _add_errors(app)
     return app
 
 
@@ -138,6 +135,32 @@ def _add_health(app: FastAPI, router: Router, control: Control) -> None:
     async def metrics() -> Response:
         text = await asyncio.to_thread(generate_latest, registry)
         return Response(text, media_type=CONTENT_TYPE_LATEST)
+
+
+def _add_errors(app: FastAPI) -> None:
+    """Answer what is wrong with a request in the words of the model endpoints."""
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        # What was seen is not repeated: it may be long, or no text at all.
+        told = [f"{_place(one['loc'])}: {one['msg']}" for one in error.errors()[:8]]
+        message = "; ".join(told)
+        return _error(400, "invalid_type", message)
+
+    @app.exception_handler(HTTPException)
+    @app.exception_handler(404)
+    @app.exception_handler(405)
+    async def refused(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 404:
+            return _error(404, "not_found", f"Unknown path {request.url.path[:200]}")
+        if error.status_code == 405:
+            return _error(405, "method_not_allowed", f"{request.method} is not for this path")
+        return _error(error.status_code, "bad_request", str(error.detail))
+
+
+def _place(loc: Sequence[str | int]) -> str:
+    """Return where in a body something is wrong; the first of `loc` says that it is the body."""
+    return ".".join(part for part in loc[1:] if isinstance(part, str)) or "body"
 
 
 def _error(status: int, code: str, message: str) -> Response:

@@ -6,6 +6,7 @@ never seen: harm is disagreement with the reference.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 import msgspec
@@ -16,13 +17,17 @@ from weir_core.snapshot import Audits, Backend, Tier
 from weir_router import calls
 from weir_router.answer import Answer
 from weir_router.calls import Context, Trouble
+from weir_router.cycle import place_of
 from weir_router.dialect import Request
 from weir_router.ledger import AuditTicket, Ledger
 from weir_router.load import Load
+from weir_router.plan import Given, as_whole
 from weir_router.table import Route
 from weir_router.telemetry import Metrics
 from weir_router.upstreams import Upstreams
-from weir_router.walk import Walk, as_whole
+from weir_router.walk import Walk
+
+log = logging.getLogger(__name__)
 
 
 class Served(msgspec.Struct, frozen=True):
@@ -33,8 +38,15 @@ class Served(msgspec.Struct, frozen=True):
     backend: Backend
 
 
+class Audit(msgspec.Struct, frozen=True):
+    """A place for one audit. `ticket` None: no pair of arms is counted."""
+
+    route: Route
+    ticket: AuditTicket | None
+
+
 class Auditor:
-    """Runs audits in the background; `load` bounds how many.
+    """Runs audits in the background; `load` bounds how many, those that are to begin included.
 
     `walker` makes a silent walk of a request under an arm; `settled` is called after an audit
     that counted, so that the brake may look.
@@ -60,32 +72,24 @@ class Auditor:
         self._load = load
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def start(
-        self,
-        route: Route,
-        ticket: AuditTicket | None,
-        request: Request,
-        arm: int,
-        served: Served,
-        *,
-        hops: int,
-    ) -> None:
+    def begin(self, route: Route, ticket: AuditTicket | None) -> Audit:
+        """Take a place for an audit; `start` or `drop` it, once, when the reply is out."""
+        self._load.audits += 1
+        return Audit(route, ticket)
+
+    def start(self, audit: Audit, request: Request, arm: int, served: Served, given: Given) -> None:
         """Audit a served request in the background."""
-        job = self._run(route, ticket, as_whole(request), arm, served, hops)
+        job = self._run(audit, as_whole(request), arm, served, given)
         task = asyncio.get_running_loop().create_task(job)
         self._tasks.add(task)
-        self._load.audits = len(self._tasks)
-        task.add_done_callback(self._done)
+        task.add_done_callback(self._tasks.discard)
 
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        self._load.audits = len(self._tasks)
-
-    def drop(self, route: Route, ticket: AuditTicket | None) -> None:
-        """Give an audit up: the served arm had no answer to compare."""
-        if ticket is not None:
-            self._ledger.audit_drop(ticket, self._clock())
-        self._metrics.count("weir_audits", (route.key, "dropped"))
+    def drop(self, audit: Audit) -> None:
+        """Give an audit up: there is nothing to compare."""
+        self._load.audits -= 1
+        if audit.ticket is not None:
+            self._ledger.audit_drop(audit.ticket, self._clock())
+        self._metrics.count("weir_audits", (audit.route.key, "dropped"))
 
     async def drain(self) -> None:
         """Wait for the audits in flight."""
@@ -93,44 +97,54 @@ class Auditor:
             await asyncio.wait(tuple(self._tasks))
 
     async def _run(
-        self,
-        route: Route,
-        ticket: AuditTicket | None,
-        request: Request,
-        arm: int,
-        served: Served,
-        hops: int,
+        self, audit: Audit, request: Request, arm: int, served: Served, given: Given
     ) -> None:
-        answers: dict[int, Served | None] = {arm: served}
-        if ticket is not None:
-            other = STABLE if arm == CANARY else CANARY
-            answers[other] = await self._answer(route, other, request, hops)
-        found = [one for one in answers.values() if one is not None]
-        reference = await self._reference(route, request, found, hops)
-        if reference is None or len(found) < len(answers):
-            self.drop(route, ticket)
+        harms: dict[int, bool] | None = None
+        try:
+            harms = await self._compare(audit, request, arm, served, given)
+        except Exception as error:  # A background job has no other door.
+            fields = {"error": type(error).__name__, "place": place_of(error)}
+            log.error("audit failed", extra=fields)
+        if harms is None:
+            self.drop(audit)
             return
+        self._load.audits -= 1
+        result = "harm" if harms[arm] else "agreed"
+        self._metrics.count("weir_audits", (audit.route.key, result))
+        if audit.ticket is not None:
+            canary, stable = harms[CANARY], harms[STABLE]
+            self._ledger.audit_end(audit.ticket, canary, stable, self._clock())
+            self._settled(audit.route)
+
+    async def _compare(
+        self, audit: Audit, request: Request, arm: int, served: Served, given: Given
+    ) -> dict[int, bool] | None:
+        """Return by arm whether it harmed, None where an answer is missing."""
+        route = audit.route
+        answers: dict[int, Served | None] = {arm: served}
+        if audit.ticket is not None:
+            other = STABLE if arm == CANARY else CANARY
+            answers[other] = await self._answer(route, other, request, given)
+        found = [one for one in answers.values() if one is not None]
+        if len(found) < len(answers):
+            return None
+        reference = await self._reference(route, request, found, given.hops)
+        if reference is None:
+            return None
         assert route.audits is not None
-        harms = {
+        return {
             position: one is not None and differs(one.answer, reference, route.audits)
             for position, one in answers.items()
         }
-        self._metrics.count("weir_audits", (route.key, "harm" if harms[arm] else "agreed"))
-        if ticket is not None:
-            canary, stable = harms[CANARY], harms[STABLE]
-            self._ledger.audit_end(ticket, canary, stable, self._clock())
-            self._settled(route)
 
     async def _answer(
-        self, route: Route, position: int, request: Request, hops: int
+        self, route: Route, position: int, request: Request, given: Given
     ) -> Served | None:
-        walk = self._walker(route, position, request, hops)
+        walk = self._walker(route, position, request, given)
         await walk.run()
         if walk.state is not None:
             labels = (route.key,)
             self._metrics.count("weir_audit_cost", labels, walk.state.spent_pico)
-        if not isinstance(walk.end, Reply):
-            return None
         return served_by(walk)
 
     async def _reference(
@@ -162,10 +176,10 @@ class Auditor:
 
 def served_by(walk: Walk) -> Served | None:
     """Return what a walk that ended well served, None for a stream that was not kept."""
-    if walk.answer is None or walk.call is None or not walk.answer.choices:
+    answer, call = walk.answer, walk.answered_by
+    if type(walk.end) is not Reply or answer is None or call is None or not answer.choices:
         return None
-    tier = walk.arm.behaviour.tiers[walk.call.tier]
-    return Served(walk.answer, tier, walk.call.backend)
+    return Served(answer, walk.arm.behaviour.tiers[call.tier], call.backend)
 
 
 def _asks_alike(one: Tier, other: Tier) -> bool:
@@ -192,5 +206,5 @@ def _value(text: str) -> object:
     """Return the JSON value that a text spells, or the text itself in a form no value has."""
     try:
         return ("json", msgspec.json.decode(text))
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ("text", text)

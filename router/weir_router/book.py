@@ -7,10 +7,9 @@ for the sake of the report, so that other routers' reports can be cut at the sam
 
 import hashlib
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from weir_core.evidence import (
-    BAD,
     FAILED,
     Cell,
     Epoch,
@@ -21,12 +20,13 @@ from weir_core.evidence import (
     row_length,
 )
 from weir_core.merging import (
-    HOUR_S,
     MAX_FAILURES,
+    PERIOD_S,
     SLACK_S,
     Label,
     View,
     add,
+    block,
     cell_s,
     order,
     sampled,
@@ -35,61 +35,24 @@ from weir_core.merging import (
 )
 from weir_core.prefixes import SESSION_REQUESTS
 from weir_core.sequential import fingerprint, horizon_s
-from weir_core.snapshot import Monitoring, RoutePolicy
+from weir_core.snapshot import RoutePolicy
+from weir_router.slots import GONE, PAST, YOUNG, Session, Slot, Span, holder, row_of
 
 MAX_SESSIONS = 65_536
-"""Sessions remembered; the least recently seen is forgotten first."""
+"""Sessions remembered; the least recently seen is forgotten first.
+
+From then on one that returns looks new, so newly seen sessions are not counted any more.
+"""
 
 MAX_FAILED_SESSIONS = 16_384
 MAX_EPOCHS = 512
 """Beyond it requests are no evidence: an attempt of many weeks, or a weight that flaps."""
 
+SEEN_BY_CLIENTS = ("Error", "Slow", "Invalid", "Violation")
+"""Events that count as bad answers unless the router knows that the client saw none of it."""
+
 MAX_RESTORED = 8
 """Earlier boots kept apart; more are summed."""
-
-YOUNG, PAST, GONE = 0, 1, 2
-"""A cell may change; is in its epoch's base too; is only there."""
-
-
-class Span:
-    """One epoch here: `base` is past the horizon, `sessions` its sessions' first failures."""
-
-    __slots__ = ("base", "first_s", "hour", "sessions", "units", "weight_bp")
-
-    def __init__(self, hour: int, weight_bp: int, first_s: int, length: int) -> None:
-        self.hour = hour
-        self.weight_bp = weight_bp
-        self.first_s = first_s
-        self.units = [0, 0]
-        self.base = [0] * length
-        self.sessions = [0] * length
-
-
-class Slot:
-    """A cell that is still counted in. From `late_s` on what is open has failed."""
-
-    __slots__ = ("book", "counts", "epoch", "late_s", "second", "sessions", "state")
-
-    def __init__(self, book: "Book", epoch: int, second: int, late_s: int) -> None:
-        self.book = book
-        self.epoch = epoch
-        self.second = second
-        self.late_s = late_s
-        self.counts = [0] * book.length
-        self.sessions: list[int] | None = None
-        self.state = YOUNG
-
-
-class Session:
-    """What is remembered of one session: requests counted, objectives failed (a bitmask)."""
-
-    __slots__ = ("digest", "failed", "name", "requests")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.digest = ""
-        self.requests = 0
-        self.failed = 0
 
 
 class Book:
@@ -99,30 +62,35 @@ class Book:
         self.key = key
         self.objectives = policy.monitoring.objectives
         self.length = row_length(len(self.objectives))
-        self.enforced = _mask(j for j, o in enumerate(self.objectives) if o.mode == "Enforce")
+        self.bad = _mask(
+            j
+            for j, o in enumerate(self.objectives)
+            if o.mode == "Enforce" and o.event in SEEN_BY_CLIENTS
+        )
         self.harms = tuple(j for j, o in enumerate(self.objectives) if o.event == "Harm")
         self.counted = _mask(j for j, o in enumerate(self.objectives) if o.event != "Harm")
         self.spans: list[Span] = []
         self.young: deque[Slot] = deque()
         self.past: deque[Slot] = deque()
         self.sessions: OrderedDict[str, Session] = OrderedDict()
+        self.forgets = False
         self.failures: dict[tuple[str, int], tuple[Slot, int]] = {}
         self.level = 0
         self.shown_level = 0
         self.changed = True
         self.seq = 0
         self.ends_s = 0.0
-        self.slot = Slot(self, 0, 0, 0)
-        self._order: tuple[int, int, dict[Label, int], View] | None = None
-        self.restored = _bounded(restored)
-        self._earlier = total(self.restored) if self.restored else None
+        self.slot = Slot(self, Span(0, 0, 0, self.length), 0, 0)
+        self._order: tuple[int, dict[Label, int], View] | None = None
+        self.horizon_s = horizon_s(policy)
+        self.restored = _bounded(restored, self.horizon_s)
+        self._earlier = total(self.restored, self.horizon_s) if self.restored else None
         self._foreign = self._restore()
         self.use(policy)
 
     def use(self, policy: RoutePolicy) -> None:
         """Count under this policy from the next request on."""
         self.policy = policy
-        self.monitoring: Monitoring = policy.monitoring
         self.by_session = policy.rollout.unit == "Session"
         self.horizon_s = horizon_s(policy)
         self.width_s = cell_s(self.horizon_s)
@@ -144,27 +112,44 @@ class Book:
         last = self.young[-1] if self.young else None
         if last is not None:
             second = max(second, last.second)
-        epoch = self._epoch(second // HOUR_S, second)
-        if epoch is None:
+        span = self._span(second // PERIOD_S, second)
+        if span is None:
             return None
         self.ends_s = second + self.width_s
-        if last is None or (last.second, last.epoch) != (second, epoch):
-            last = Slot(self, epoch, second, self.ends_s + self.horizon_s)
+        if last is None or last.second != second or last.span is not span:
+            last = Slot(self, span, second, self.ends_s + self.horizon_s)
             self.young.append(last)
         self.slot = last
         return last
 
-    def _epoch(self, hour: int, second: int) -> int | None:
+    def _span(self, period: int, second: int) -> Span | None:
         weight_bp = self.policy.weight_bp
-        for at in range(len(self.spans) - 1, -1, -1):
-            if self.spans[at].hour < hour:
+        for span in reversed(self.spans):
+            if span.period < period:
                 break
-            if self.spans[at].weight_bp == weight_bp:
-                return at
+            if span.weight_bp == weight_bp:
+                return span
+        if self.spans and self.spans[-1].period < period:
+            self._join(period)
         if len(self.spans) >= MAX_EPOCHS:
             return None
-        self.spans.append(Span(hour, weight_bp, second, self.length))
-        return len(self.spans) - 1
+        self.spans.append(Span(period, weight_bp, second, self.length))
+        self._order = None
+        return self.spans[-1]
+
+    def _join(self, now: int) -> None:
+        """Add old periods to the first of their block and weight."""
+        firsts: dict[Label, Span] = {}
+        for span in self.spans:
+            label = (block(span.period, now), span.weight_bp)
+            first = firsts.setdefault(label, span)
+            first.period = label[0]
+            if first is not span:
+                add(first.base, span.base)
+                add(first.sessions, span.sessions)
+                add(first.units, span.units)
+                span.joined = first
+        self.spans = list(firsts.values())
 
     def age(self, now_s: float) -> None:
         """Add to the base what is past the horizon by now; what is open in it has failed."""
@@ -172,7 +157,7 @@ class Book:
         while young and now_s >= young[0].late_s:
             slot = young.popleft()
             slot.state = PAST
-            span = self.spans[slot.epoch]
+            span = holder(slot.span)
             add(span.base, slot.counts)
             if slot.sessions:
                 add(span.sessions, slot.sessions)
@@ -184,12 +169,17 @@ class Book:
 
     # Counting.
 
-    def count(self, slot: Slot, place: int) -> None:
+    def count(self, slot: Slot, place: int, by: int = 1) -> None:
         """Count one in a cell, and in the base when the cell is past the horizon."""
-        slot.counts[place] += 1
+        slot.counts[place] += by
         if slot.state != YOUNG:
-            self.spans[slot.epoch].base[place] += 1
+            holder(slot.span).base[place] += by
         self.changed = True
+
+    def count_unit(self, arm: int) -> None:
+        """Count a unit drawn for the first time, as long as it is known to be the first."""
+        if not self.forgets:
+            self.slot.span.units[arm] += 1
 
     def seen(self, name: str, arm: int) -> Session | None:
         """Return the session with one more request, None when it is no evidence any more."""
@@ -197,9 +187,10 @@ class Book:
         session = sessions.get(name)
         if session is None:
             session = sessions[name] = Session(name)
-            self.spans[self.slot.epoch].units[arm] += 1
+            self.count_unit(arm)
             if len(sessions) > MAX_SESSIONS:
                 sessions.popitem(last=False)
+                self.forgets = True
         else:
             sessions.move_to_end(name)
             has_failed = self.counted and session.failed & self.counted == self.counted
@@ -210,8 +201,6 @@ class Book:
 
     def fail(self, slot: Slot, arm: int, failed: int, session: Session | None) -> None:
         """Count the failed objectives of a request that is settled in time."""
-        if arm and failed & self.enforced:
-            self.count(slot, BAD)
         at = 0
         while failed:
             if failed & 1 and at < len(self.objectives):
@@ -246,7 +235,7 @@ class Book:
             slot.sessions = [0] * self.length
         slot.sessions[place] += by
         if slot.state != YOUNG:
-            self.spans[slot.epoch].sessions[place] += by
+            holder(slot.span).sessions[place] += by
         self.changed = True
 
     def _thin(self) -> None:
@@ -266,40 +255,41 @@ class Book:
     def view(self, now_s: float) -> View:
         """Return this router's evidence in assignment order, earlier boots' included."""
         self.age(now_s)
-        index, empty = self._ordered(int(now_s) // HOUR_S)
+        index, empty = self._ordered(int(now_s) // PERIOD_S)
         view = View(empty.starts, empty.rest, len(self.objectives))
         if self._earlier is not None:
             self._add_earlier(view, self._earlier, index)
-        place = [index[span.hour, span.weight_bp] for span in self.spans]
-        for at, span in zip(place, self.spans, strict=True):
-            add(view.base[at], span.base)
-            if self.by_session:
-                add(view.base[at], span.sessions)
+        place = {id(span): index[span.period, span.weight_bp] for span in self.spans}
+        for span in self.spans:
+            add(view.base[place[id(span)]], span.base)
+            add(view.base[place[id(span)]], span.sessions)
         for slot in self.young:
-            view.window.append((slot.second, place[slot.epoch], _row(slot)))
-        if self.by_session:
-            view.sessions = True
-            view.units.append([(s.weight_bp, (s.units[0], s.units[1])) for s in self.spans])
+            at = place[id(holder(slot.span))]
+            view.window.append((slot.second, at, row_of(slot)))
+        seen = [(s.weight_bp, (s.units[0], s.units[1])) for s in self.spans if any(s.units)]
+        if seen:
+            view.units.append(seen)
+        view.sessions = bool(view.units)
         view.level = self.level
         return view
 
-    def _ordered(self, now_hour: int) -> tuple[dict[Label, int], View]:
-        if self._order is None or self._order[:2] != (len(self.spans), now_hour):
-            first = {(span.hour, span.weight_bp): span.first_s for span in self.spans}
+    def _ordered(self, now: int) -> tuple[dict[Label, int], View]:
+        if self._order is None or self._order[0] != now:
+            first = {(span.period, span.weight_bp): span.first_s for span in self.spans}
             for epoch in self._earlier.epochs if self._earlier else ():
-                label = (epoch.hour, epoch.weight_bp)
+                label = (epoch.period, epoch.weight_bp)
                 first[label] = min(epoch.first_s, first.get(label, epoch.first_s))
-            self._order = (len(self.spans), now_hour, *order(first, now_hour))
-        return self._order[2:]
+            self._order = (now, *order(first, now))
+        return self._order[1:]
 
     def _add_earlier(self, view: View, earlier: Tally, index: dict[Label, int]) -> None:
         for epoch in earlier.epochs:
-            add(view.base[index[epoch.hour, epoch.weight_bp]], epoch.counts)
-            add(view.lost[index[epoch.hour, epoch.weight_bp]], epoch.lost)
+            add(view.base[index[epoch.period, epoch.weight_bp]], epoch.counts)
+            add(view.lost[index[epoch.period, epoch.weight_bp]], epoch.lost)
         for failure in earlier.failures:
             if sampled(failure.session, self.level):
                 epoch = earlier.epochs[failure.epoch]
-                at = index[epoch.hour, epoch.weight_bp]
+                at = index[epoch.period, epoch.weight_bp]
                 view.base[at][FAILED + 2 * failure.objective + failure.arm] += 1
         for tally in self.restored:
             seen = [(e.weight_bp, e.units) for e in tally.epochs if any(e.units)]
@@ -311,30 +301,31 @@ class Book:
         self.age(now_s)
         self.seq += self.changed
         self.changed = False
-        kept = [*self.past, *self.young]
+        place = {id(span): at for at, span in enumerate(self.spans)}
+        kept = [(place[id(holder(s.span))], s) for s in (*self.past, *self.young)]
         return Tally(
             key=self.key,
             router=router,
             boot=boot,
             seq=self.seq,
             as_of_s=now_s,
-            epochs=tuple(self._epochs()),
-            cells=tuple(Cell(s.second, s.epoch, tuple(s.counts)) for s in kept),
-            failures=tuple(self._shown_failures()),
+            epochs=tuple(self._epochs(place)),
+            cells=tuple(Cell(s.second, at, tuple(s.counts)) for at, s in kept),
+            failures=tuple(self._shown_failures(place)),
             level=self.shown_level,
         )
 
-    def _epochs(self) -> Iterator[Epoch]:
+    def _epochs(self, place: Mapping[int, int]) -> Iterator[Epoch]:
         bases = [list(span.base) for span in self.spans]
         for slot in self.past:
-            base = bases[slot.epoch]
-            for place, count in enumerate(slot.counts):
-                base[place] -= count
+            base = bases[place[id(holder(slot.span))]]
+            for at, count in enumerate(slot.counts):
+                base[at] -= count
         for span, base in zip(self.spans, bases, strict=True):
             units: Pair = (span.units[0], span.units[1])
-            yield Epoch(span.weight_bp, span.hour, span.first_s, units, tuple(base))
+            yield Epoch(span.weight_bp, span.period, span.first_s, units, tuple(base))
 
-    def _shown_failures(self) -> list[SessionFailure]:
+    def _shown_failures(self, place: Mapping[int, int]) -> list[SessionFailure]:
         names = [n for n in self.failures if sampled(n[0], self.shown_level)]
         while len(names) > MAX_FAILURES:
             self.shown_level += 1
@@ -342,7 +333,8 @@ class Book:
         shown = []
         for name in names:
             slot, arm = self.failures[name]
-            shown.append(SessionFailure(name[0], name[1], arm, slot.second, slot.epoch))
+            at = place[id(holder(slot.span))]
+            shown.append(SessionFailure(name[0], name[1], arm, slot.second, at))
         return shown
 
 
@@ -358,20 +350,14 @@ def key_of(policy: RoutePolicy) -> Key | None:
     )
 
 
-def _row(slot: Slot) -> Sequence[int]:
-    if slot.sessions is None:
-        return slot.counts
-    return [a + b for a, b in zip(slot.counts, slot.sessions, strict=True)]
-
-
 def _mask(positions: Iterable[int]) -> int:
     return sum(1 << at for at in positions)
 
 
-def _bounded(restored: Sequence[Tally]) -> tuple[Tally, ...]:
+def _bounded(restored: Sequence[Tally], horizon_s: int) -> tuple[Tally, ...]:
     """Return the earlier boots, the oldest summed when there are many."""
     kept = sorted(restored, key=lambda tally: tally.as_of_s)
     if len(kept) <= MAX_RESTORED:
         return tuple(kept)
     split = len(kept) - MAX_RESTORED + 1
-    return (total(kept[:split]), *kept[split:])
+    return (total(kept[:split], horizon_s), *kept[split:])

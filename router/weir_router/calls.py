@@ -3,6 +3,9 @@
 It refuses to know tiers and revisions: what to do next is the step machine's to say.
 """
 
+import asyncio
+import contextlib
+
 import msgspec
 
 from weir_core.cascade import Cause
@@ -11,15 +14,23 @@ from weir_router import answer, client, dialect
 from weir_router.dialect import Ask, Request
 from weir_router.upstreams import Upstream
 
+LINGER_S = 0.1
+"""How long an upstream may take from [DONE] to the end of its stream."""
+MAX_REFUSAL_BYTES = 1 << 16
+
 
 class Trouble(msgspec.Struct, frozen=True):
-    """Why a call gave no usable answer. `body` is an upstream's own refusal to pass on."""
+    """Why a call gave no usable answer. `body` is an upstream's own refusal to pass on.
+
+    `blames` False: it tells nothing of the backend's health.
+    """
 
     cause: Cause
     status: int = 0
     billed: bool = False
     detail: str = ""
     body: bytes = b""
+    blames: bool = True
 
 
 class Context(msgspec.Struct, frozen=True):
@@ -94,6 +105,25 @@ def refused(status: int, body: bytes) -> Trouble:
     if status == 408:
         return Trouble("Timeout", status, False, "status 408")
     return Trouble("ServerError", status, False, f"status {status}")
+
+
+async def refused_stream(stream: client.Stream) -> Trouble:
+    """Return what a bad status means where a stream was asked for."""
+    body = b""
+    while len(body) < MAX_REFUSAL_BYTES:
+        chunk = await stream.read()
+        if isinstance(chunk, client.Failure) or not chunk:
+            break
+        body += chunk
+    return refused(stream.status, body)
+
+
+async def let_end(stream: client.Stream) -> None:
+    """Give the upstream a moment to end its stream well: then the connection is kept."""
+    if not stream.complete:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                await stream.read()
 
 
 def cost_pico(backend: Backend, usage: answer.Usage) -> int:

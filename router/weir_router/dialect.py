@@ -132,6 +132,8 @@ class Request(msgspec.Struct, kw_only=True, gc=False):
 
 _FIELDS = msgspec.json.Decoder(dict[str, Raw])
 _BODY = msgspec.json.Decoder(Body)
+_MESSAGES = msgspec.json.Decoder(list[dict[str, Raw]])
+"""Raw: what Weir does not read of a message goes on as it came, were it a number of no size."""
 
 
 def parse(kind: Kind, raw: bytes) -> Request | Refusal:
@@ -141,6 +143,8 @@ def parse(kind: Kind, raw: bytes) -> Request | Refusal:
         fields = _FIELDS.decode(raw)
     except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError) as error:
         return _bad(error)
+    except RecursionError:
+        return Refusal(400, "invalid_json", "the body is nested too deeply")
     if kind == "chat" and body.messages is UNSET:
         return Refusal(400, "missing_required_parameter", "saw no messages", "messages")
     if kind == "completion" and body.prompt is UNSET:
@@ -240,10 +244,11 @@ def _put_system_prompt(request: Request, fields: dict[str, Raw], prompt: str) ->
         if isinstance(request.body.prompt, str):
             fields["prompt"] = _raw(f"{prompt}\n\n{request.body.prompt}")
         return
-    messages = msgspec.json.decode(fields["messages"], type=list[dict[str, Any]])
-    first = messages[0]
-    if first.get("role") in ("system", "developer") and isinstance(first.get("content"), str):
-        messages[0] = {**first, "content": f"{prompt}\n\n{first['content']}"}
+    messages = _MESSAGES.decode(fields["messages"])
+    assert request.body.messages is not UNSET
+    first = request.body.messages[0]
+    if first.role in ("system", "developer") and isinstance(first.content, str):
+        messages[0]["content"] = _raw(f"{prompt}\n\n{first.content}")
     else:
-        messages.insert(0, {"role": "system", "content": prompt})
+        messages.insert(0, {"role": Raw(b'"system"'), "content": _raw(prompt)})
     fields["messages"] = _raw(messages)

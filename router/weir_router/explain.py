@@ -7,14 +7,16 @@ from weir_core.routing import UNKNOWN, draw, place
 from weir_core.snapshot import FULL_BP, Check, Tier
 from weir_router import dialect
 from weir_router.dialect import Refusal
-from weir_router.serve import Given, choose, given
+from weir_router.plan import Given, choose, given, session_name
 from weir_router.table import ARM_NAMES, Route, Table
 
 
 def explain(table: Table, body: bytes, headers: dict[str, str]) -> dict[str, Any]:
     """Return the decision for a chat request (or a completion, when it has a prompt)."""
-    kind: dialect.Kind = "completion" if b'"prompt"' in body else "chat"
-    request = dialect.parse(kind, body)
+    request = dialect.parse("chat", body)
+    if isinstance(request, Refusal) and request.code == "missing_required_parameter":
+        completion = dialect.parse("completion", body)
+        request = request if isinstance(completion, Refusal) else completion
     if isinstance(request, Refusal):
         return _refused(request)
     route = table.by_model.get(request.body.model)
@@ -23,7 +25,7 @@ def explain(table: Table, body: bytes, headers: dict[str, str]) -> dict[str, Any
         message = f"no route serves {request.body.model!r}; known: {known}"
         return _refused(Refusal(404, "model_not_found", message))
     lower = {name.lower(): value for name, value in headers.items()}
-    session = lower.get(route.policy.rollout.header.lower(), "")
+    session = session_name(lower.get(route.policy.rollout.header.lower(), "").encode())
     declared = given([(name.encode(), value.encode()) for name, value in lower.items()])
     if isinstance(declared, Refusal):
         return _refused(declared)

@@ -13,6 +13,7 @@ from weir_core.evidence import (
     AUDITS_BEGUN,
     AUDITS_DROPPED,
     AUDITS_ENDED,
+    BAD,
     BOTH_HARMED,
     CANARY_HARMED,
     SETTLED,
@@ -23,7 +24,8 @@ from weir_core.evidence import (
 )
 from weir_core.sequential import judge_view, merge
 from weir_core.snapshot import RoutePolicy
-from weir_router.book import YOUNG, Book, Session, Slot, key_of
+from weir_router.book import Book, key_of
+from weir_router.slots import YOUNG, Session, Slot
 
 MAX_BOOKS = 1_024
 MAX_RESTORED_TALLIES = 4_096
@@ -43,7 +45,7 @@ class Ticket:
 
 
 class AuditTicket:
-    """A request that both arms and the reference answer; end or drop it."""
+    """A request that both arms and the reference answer; end, drop or abandon it."""
 
     __slots__ = ("is_over", "slot")
 
@@ -128,7 +130,7 @@ class Ledger:
                 if remembered is None:
                     return None
             else:
-                book.spans[slot.epoch].units[arm] += 1
+                book.count_unit(arm)
         slot.counts[ASSIGNED + arm] += 1
         book.changed = True
         return Ticket(slot, arm, remembered)
@@ -139,10 +141,11 @@ class Ledger:
         self.open(policy, now_s)
         return self._current[policy.uid]
 
-    def settle(self, ticket: Ticket, failed: int, now_s: float) -> None:
-        """Count the outcome: bit j is the policy's j-th objective.
+    def settle(self, ticket: Ticket, failed: int, now_s: float, bad: bool | None = None) -> None:
+        """Count the outcome: bit j of `failed` is the policy's j-th objective.
 
-        Once only. Past the horizon the request has already counted as failed.
+        Once only. Past the horizon the request has already counted as failed. `bad` is whether
+        a problem reached the client; None takes any failed Enforce objective but Escalated.
         """
         if ticket.is_settled:
             return
@@ -151,12 +154,18 @@ class Ledger:
         if now_s >= slot.late_s or slot.state != YOUNG:
             return
         slot.counts[SETTLED + ticket.arm] += 1
-        slot.book.changed = True
+        book = slot.book
+        book.changed = True
         if failed:
-            slot.book.fail(slot, ticket.arm, failed, ticket.session)
+            book.fail(slot, ticket.arm, failed, ticket.session)
+        if ticket.arm and (failed & book.bad if bad is None else bad):
+            book.count(slot, BAD)
 
     def label(self, ticket: Ticket, harm: bool, now_s: float) -> None:
-        """Take a label of a person or a judge; the first one of a request counts."""
+        """Take a label of a person or a judge; the first one of a request counts.
+
+        Counted and shown only: labels come when they come, not in the order of assignment.
+        """
         if ticket.is_labelled:
             return
         ticket.is_labelled = True
@@ -196,11 +205,17 @@ class Ledger:
             slot.book.count(slot, place)
 
     def audit_drop(self, ticket: AuditTicket, now_s: float) -> None:
-        """Count an audit that has no result: watched as coverage, no evidence."""
+        """Count an audit that could not be carried out: watched as coverage, no evidence."""
         if not ticket.is_over:
             ticket.is_over = True
             ticket.slot.book.age(now_s)
             ticket.slot.book.count(ticket.slot, AUDITS_DROPPED)
+
+    def audit_abandon(self, ticket: AuditTicket) -> None:
+        """Take an audit back whose request failed or whose client went: there was none."""
+        if not ticket.is_over:
+            ticket.is_over = True
+            ticket.slot.book.count(ticket.slot, AUDITS_BEGUN, -1)
 
     # Judging and reporting.
 

@@ -5,29 +5,36 @@ error are looked into.
 """
 
 import msgspec
+from msgspec import Raw
 
-from weir_router.answer import Usage, is_usage_only
+from weir_router.answer import Usage, event_data, is_chunk, is_usage_only
 
 MAX_EVENT_BYTES = 1 << 20
 MAX_KEPT_BYTES = 4 << 20
+MAX_PRELUDE_BYTES = 64 << 10
+"""Of comments and empty events before the first chunk: nothing is relayed until then."""
 
 
-class _UsageOnly(msgspec.Struct):
+class _Noted(msgspec.Struct):
     usage: Usage | None = None
+    error: Raw = Raw(b"null")
 
 
-_USAGE = msgspec.json.Decoder(_UsageOnly)
+_NOTED = msgspec.json.Decoder(_Noted)
+_NULL = Raw(b"null")
 
 
 class Relay:
-    """Frames events; feed() returns what the client gets of a chunk.
+    """Frames events; feed() returns what the client gets of a chunk, nothing after [DONE].
 
-    `broken` says what is wrong with the stream, "" while nothing is. `kept` is all that came, up
-    to MAX_KEPT_BYTES when `keep` (then `overflowed`).
+    `started`: the first event came and is a chunk of a completion. `broken` says what is wrong
+    with the stream, "" while nothing is. `kept` is all that came, up to MAX_KEPT_BYTES when
+    `keep` (then `overflowed`).
     """
 
     __slots__ = (
         "_keep",
+        "_prelude",
         "_rest",
         "_strip_usage",
         "broken",
@@ -42,6 +49,7 @@ class Relay:
         self._strip_usage = strip_usage
         self._keep = keep
         self._rest = b""
+        self._prelude = 0
         self.kept = bytearray()
         self.started = False
         self.done = False
@@ -51,6 +59,10 @@ class Relay:
 
     def feed(self, chunk: bytes) -> bytes:
         """Return the whole events that `chunk` completed, as the client gets them."""
+        if self.done:
+            return b""
+        if not self.started:
+            self._prelude += len(chunk)
         data = self._rest + chunk if self._rest else chunk
         if b"\r" in data:
             data = data.replace(b"\r\n", b"\n")
@@ -58,7 +70,7 @@ class Relay:
         if end < 0:
             self._rest = data
             if len(data) > MAX_EVENT_BYTES:
-                self.broken = f"an event of more than {MAX_EVENT_BYTES} bytes"
+                self.broken = f"an event of more than {MAX_EVENT_BYTES:,} bytes"
             return b""
         block, self._rest = data[: end + 2], data[end + 2 :]
         if self._keep:
@@ -76,29 +88,41 @@ class Relay:
     def _look(self, block: bytes) -> bytes:
         out = []
         for event in block.split(b"\n\n"):
-            data = event[5:].strip() if event.startswith(b"data:") else b""
-            if not data:
-                if event:
-                    out.append(event)
-                continue
+            data = event_data(event)
             if data == b"[DONE]":
                 self.done = True
-            elif data.startswith((b'{"error"', b'{ "error"')):
-                self.broken = "an error event"
-                break
-            elif b'"usage"' in data and self._took_usage(data):
+                if not self.started:
+                    self.broken = "[DONE] before any event"
+            elif data and self._left_out(data):
                 continue
-            self.started = True
-            out.append(event)
+            if self.broken:
+                return b""
+            if event:
+                out.append(event)
+            if self.done:
+                break
+        if not self.started and self._prelude > MAX_PRELUDE_BYTES:
+            self.broken = f"no event within {MAX_PRELUDE_BYTES:,} bytes"
+            return b""
         return b"".join(event + b"\n\n" for event in out)
 
-    def _took_usage(self, data: bytes) -> bool:
-        """Read the usage of an event; whether the event is to be left out."""
+    def _left_out(self, data: bytes) -> bool:
+        """Read an event that may matter; whether the client does not get it."""
+        if not self.started:
+            self.started = is_chunk(data)
+            if not self.started:
+                self.broken = "a first event that is no completion"
+                return True
+        if b'"usage"' not in data and b'"error"' not in data:
+            return False
         try:
-            usage = _USAGE.decode(data).usage
-        except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError):
+            noted = _NOTED.decode(data)
+        except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self.broken = "an event that is no JSON"
             return True
-        if usage is not None:
-            self.usage = usage
+        if noted.error != _NULL:
+            self.broken = "an error event"
+            return True
+        if noted.usage is not None:
+            self.usage = noted.usage
         return self._strip_usage and is_usage_only(data)

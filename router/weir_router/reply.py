@@ -105,6 +105,8 @@ class Replier(Sink):
     def _headers(self, walk: Walk) -> bytes:
         state, call = walk.state, walk.call
         assert state is not None
+        if type(walk.end) is Reply:
+            call = walk.answered_by
         tier = walk.arm.behaviour.tiers[call.tier if call is not None else state.tier].name
         units, rest = divmod(state.spent_pico + state.reserved_pico, UNIT_PICO)
         return b"%bx-request-id: %b\r\nx-weir-attempts: %d\r\nx-weir-cost: %d.%012d\r\n" % (
@@ -118,6 +120,9 @@ class Replier(Sink):
     def _count(self, walk: Walk) -> None:
         state, call = walk.state, walk.call
         assert state is not None
+        served = type(walk.end) is Reply
+        if served:
+            call = walk.answered_by
         tier = walk.arm.behaviour.tiers[call.tier].name if call is not None else ""
         series = self._metrics.series(walk.route.key, walk.arm.revision, walk.arm.name, tier)
         series.count(self.status)
@@ -125,7 +130,7 @@ class Replier(Sink):
         series.duration.observe(walk.clock() - self.started_s)
         if not math.isnan(self.first_byte_s):
             series.first.observe(self.first_byte_s - self.started_s)
-        if walk.answer is not None:
+        if served and walk.answer is not None:
             series.input_tokens += walk.answer.usage.prompt_tokens
             series.output_tokens += walk.answer.usage.completion_tokens
 
@@ -183,6 +188,12 @@ def failed_mask(route: Route, walk: Walk, replier: Replier, metrics: Metrics) ->
         if failed:
             mask |= 1 << bit
     return mask
+
+
+def lost_mask(route: Route) -> int:
+    """Return the objectives that a request failed whose reply never came."""
+    lost = [bit for bit, one in enumerate(route.objectives) if one.event in ("Error", "Slow")]
+    return sum(1 << bit for bit in lost)
 
 
 def _slow(objective: Objective, walk: Walk, replier: Replier) -> bool:

@@ -5,27 +5,28 @@ say. The brake is here too: it judges this router's own evidence and needs nobod
 """
 
 import random
+import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable
 
 import msgspec
 
 from weir_core.evidence import CANARY, STABLE, Judgement, Trip
-from weir_core.routing import UNKNOWN, Chosen, draw
+from weir_core.routing import draw
 from weir_core.snapshot import FULL_BP, Snapshot
 from weir_router import dialect, table, verify
-from weir_router.audit import Auditor, served_by
+from weir_router.audit import Audit, Auditor, served_by
 from weir_router.calls import Context
 from weir_router.cycle import Exchange
 from weir_router.dialect import Kind, Refusal, Request
-from weir_router.ledger import AuditTicket, Ledger, Ticket
+from weir_router.ledger import Ledger, Ticket
 from weir_router.load import Bounds, Load
-from weir_router.reply import Replier, failed_mask
-from weir_router.table import Arm, Route
+from weir_router.plan import Given, choose, given, plan_for, session_name, traceparent
+from weir_router.reply import Replier, failed_mask, lost_mask
+from weir_router.table import Route
 from weir_router.telemetry import Metrics
 from weir_router.upstreams import Upstreams
-from weir_router.walk import Walk, plan_for
+from weir_router.walk import Walk
 
 MAX_RECEIPTS = 20_000
 """Replies that a later label (`/v1/feedback`) can still be given to."""
@@ -145,12 +146,11 @@ class Router:
         """Answer the canary's uncommitted requests again by stable."""
         stable = route.arm(STABLE)
         for walk in tuple(self._in_canary.pop(_attempt(route), ())):
-            declared = Given()
             plan = plan_for(
                 stable,
-                choose(stable, walk.request, declared),
+                choose(stable, walk.request, walk.given),
                 request=walk.request,
-                hops=walk.context.hops,
+                hops=walk.given.hops,
                 deadline_ms=0,
                 now_s=self.clock(),
             )
@@ -175,6 +175,8 @@ class Router:
         return msgspec.json.encode({"object": "list", "data": data})
 
     async def _serve(self, kind: Kind, exchange: Exchange) -> None:
+        if exchange.gone:
+            return None
         started_s = self.clock()
         request = dialect.parse(kind, exchange.body)
         if isinstance(request, Refusal):
@@ -208,53 +210,70 @@ class Router:
         exchange: Exchange,
         route: Route,
         request: Request,
-        given: "Given",
+        given: Given,
         started_s: float,
     ) -> None:
         self._serial += 1
-        id = f"weir-{self._instance}-{self._serial:x}"
-        session = exchange.header(route.header).decode("latin-1")
-        audit, audit_ticket = self._audit_coin(route, started_s)
-        position = self._draw(route, session)
-        ticket = self.ledger.assign(route.policy, position, session, started_s)
+        # Nobody can name, and so label, a reply that he was not given.
+        id = f"weir-{self._instance}-{self._serial:x}-{secrets.token_hex(6)}"
+        session = session_name(exchange.header(route.header))
+        audit = self._audit_coin(route, started_s)
+        position, ticket = self._draw(route, session, started_s)
         replier = Replier(exchange, id=id, started_s=started_s, metrics=self.metrics)
-        context = Context(id.encode(), given.hops, exchange.header(b"traceparent"))
-        keep = audit or bool(route.policy.monitoring.monitors)
-        walk = self._walk(route, position, request, given, context, replier, keep)
-        await self._run(exchange, position, walk)
-        replier.finish(walk)
-        self._settle(route, position, ticket, walk, replier, id)
-        if audit:
-            served = served_by(walk)
-            if served is None or replier.status != 200:
-                self.auditor.drop(route, audit_ticket)
-            else:
-                self.auditor.start(route, audit_ticket, request, position, served, hops=given.hops)
+        context = Context(id.encode(), given.hops, traceparent(exchange.header(b"traceparent")))
+        keep = audit is not None or bool(route.policy.monitoring.monitors)
+        failed = lost_mask(route)  # What an exception on the way leaves behind.
+        walk: Walk | None = None
+        try:
+            walk = self._walk(route, position, request, given, context, replier, keep)
+            await self._run(exchange, position, walk)
+            replier.finish(walk)
+            failed = failed_mask(route, walk, replier, self.metrics)
+        finally:
+            self._settle(route, position, ticket, failed, id)
+            if audit is not None:
+                self._audit(audit, position, walk, replier)
 
-    def _audit_coin(self, route: Route, now_s: float) -> tuple[bool, AuditTicket | None]:
+    def _audit_coin(self, route: Route, now_s: float) -> Audit | None:
         """Draw the audit's coin, before the arm is known, and shed audits first under load."""
         share_bp = route.audit_bp()
         if not share_bp or self._coin() * FULL_BP >= share_bp:
-            return False, None
+            return None
         if not self.load.may_audit():
             self.metrics.count("weir_audits", (route.key, "shed"))
-            return False, None
-        if not route.in_rollout:
-            return True, None
-        return True, self.ledger.audit_begin(route.policy, now_s)
+            return None
+        ticket = self.ledger.audit_begin(route.policy, now_s) if route.in_rollout else None
+        return self.auditor.begin(route, ticket)
 
-    def _draw(self, route: Route, session: str) -> int:
-        """Draw the arm; over its escalation cap the canary gets no new requests."""
-        if not route.in_rollout or not self.load.may_draw_canary():
-            return STABLE
-        return draw(route.policy, session=session, coin=self._coin())
+    def _audit(self, audit: Audit, position: int, walk: Walk | None, replier: Replier) -> None:
+        served = None
+        # A recalled request's answer is not of the arm that it was drawn for.
+        if walk is not None and walk.arm is audit.route.arm(position) and replier.status == 200:
+            served = served_by(walk)
+        if walk is None or served is None:
+            self.auditor.drop(audit)
+        else:
+            self.auditor.start(audit, walk.request, position, served, walk.given)
+
+    def _draw(self, route: Route, session: str, now_s: float) -> tuple[int, Ticket | None]:
+        """Draw the arm, and count the request as evidence.
+
+        Over its escalation cap the canary gets no new requests: they were not drawn, so they
+        are no evidence.
+        """
+        if not route.in_rollout:
+            return STABLE, self.ledger.assign(route.policy, STABLE, session, now_s)
+        if not self.load.may_draw_canary():
+            return STABLE, None
+        position = draw(route.policy, session=session, coin=self._coin())
+        return position, self.ledger.assign(route.policy, position, session, now_s)
 
     def _walk(
         self,
         route: Route,
         position: int,
         request: Request,
-        given: "Given",
+        given: Given,
         context: Context,
         sink: Replier | None = None,
         keep: bool = False,
@@ -275,6 +294,7 @@ class Router:
             arm=arm,
             request=request,
             plan=plan,
+            given=given,
             rule=chosen.rule,
             context=context,
             upstreams=self._upstreams,
@@ -298,15 +318,8 @@ class Router:
                 in_canary.discard(walk)
 
     def _settle(
-        self,
-        route: Route,
-        position: int,
-        ticket: Ticket | None,
-        walk: Walk,
-        replier: Replier,
-        id: str,
+        self, route: Route, position: int, ticket: Ticket | None, failed: int, id: str
     ) -> None:
-        failed = failed_mask(route, walk, replier, self.metrics)
         if ticket is None:
             return
         self.ledger.settle(ticket, failed, self.clock())
@@ -327,53 +340,8 @@ class Router:
             self._look(route)
         return True
 
-    def _silent_walk(self, route: Route, position: int, request: Request, hops: int) -> Walk:
-        return self._walk(route, position, request, Given(hops=hops), Context(b"audit", hops))
-
-
-class Given(msgspec.Struct, frozen=True, kw_only=True):
-    """What the caller declared in headers; `deadline_ms` 0 is the route's own."""
-
-    hops: int = 0
-    deadline_ms: int = 0
-    risk: str = UNKNOWN
-    task: str = UNKNOWN
-    user_tier: str = UNKNOWN
-
-
-def given(headers: Iterable[tuple[bytes, bytes]]) -> Given | Refusal:
-    """Return what the caller declared, or a 400 that names the bad header."""
-    numbers = {b"x-weir-hops": 0, b"x-weir-deadline-ms": 0}
-    words = {b"x-weir-risk": UNKNOWN, b"x-weir-task": UNKNOWN, b"x-weir-user-tier": UNKNOWN}
-    for name, value in headers:
-        if not name.startswith(b"x-weir-"):
-            continue
-        if name in numbers:
-            if not value.isdigit() or len(value) > 9:
-                seen = value[:40].decode("latin-1")
-                name_text = name.decode()
-                return Refusal(
-                    400, "invalid_header", f"{name_text}: saw {seen!r}, wanted a whole number"
-                )
-            numbers[name] = int(value)
-        elif name in words:
-            words[name] = value[:100].decode("latin-1")
-    return Given(
-        hops=numbers[b"x-weir-hops"],
-        deadline_ms=numbers[b"x-weir-deadline-ms"],
-        risk=words[b"x-weir-risk"],
-        task=words[b"x-weir-task"],
-        user_tier=words[b"x-weir-user-tier"],
-    )
-
-
-def choose(arm: Arm, request: Request, given: Given) -> Chosen:
-    """Return the tiers that the arm's rules allow this request."""
-    seen: dict[str, Any] = {}
-    if arm.rules.names:
-        seen = dialect.signals(request, given.deadline_ms or arm.behaviour.deadline_ms)
-        seen.update(risk=given.risk, task=given.task, user_tier=given.user_tier)
-    return arm.rules.choose(seen)
+    def _silent_walk(self, route: Route, position: int, request: Request, given: Given) -> Walk:
+        return self._walk(route, position, request, given, Context(b"audit", given.hops))
 
 
 def _attempt(route: Route) -> tuple[str, str, int]:
@@ -390,7 +358,8 @@ def _no_model(name: str) -> Refusal:
 _BAD_SCHEMA = Refusal(
     400,
     "invalid_json_schema",
-    "response_format.json_schema.schema: saw no valid JSON schema",
+    "response_format.json_schema.schema: saw no valid JSON schema, or one that refers to another"
+    " place or takes too much to check",
     "response_format",
 )
 _OVERLOADED = Refusal(503, "overloaded", "too many requests in flight", retry_after_s=1)

@@ -81,7 +81,9 @@ async def _serve(settings: Settings, said: Callable[[str], None]) -> None:
         bounds=settings.bounds,
         on_trip=lambda trip: keeper.tripped(trip) if keeper is not None else None,
     )
-    keeper = Keeper(folder=Folder(settings.config, but=settings.state), file=file, router=router, clock=clock)
+    keeper = Keeper(
+        folder=Folder(settings.config, but=settings.state), file=file, router=router, clock=clock
+    )
     keeper.start()
     front, admin = _servers(settings, router, keeper)
     loops = [asyncio.create_task(keeper.run()), asyncio.create_task(brake(router))]

@@ -100,6 +100,9 @@ class Metrics(Collector):
         if len(revisions) > _KEPT_REVISIONS:
             gone = revisions - set(live)
             self.served = {key: kept for key, kept in self.served.items() if key[1] not in gone}
+            for name in _BY_REVISION:
+                series = self.counters[name]
+                self.counters[name] = {key: n for key, n in series.items() if key[1] not in gone}
 
     def totals(self, route: str) -> dict[str, dict[str, float]]:
         """Return requests, tokens and cost per tier of a route, over all its revisions."""
@@ -166,6 +169,9 @@ _COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "weir_refused": ("Requests refused before the draw", ("code",)),
     "weir_brake_trips": ("Brakes tripped by this router", ("route", "suspect")),
 }
+
+_BY_REVISION = [name for name, (_, labels) in _COUNTERS.items() if "revision" in labels]
+"""All of these have it second."""
 
 _GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "weir_canary_weight": ("Share of new requests drawn for the canary", ("route",)),

@@ -16,7 +16,9 @@ from weir_router.client import ClientLimits, Pool
 EJECT_AFTER = 5
 """Failures in a row that eject a backend."""
 EJECT_MIN_S, EJECT_MAX_S = 1.0, 30.0
-_EJECTING: frozenset[FailureCause] = frozenset({"Connect", "Timeout", "ServerError"})
+_EJECTING: frozenset[FailureCause] = frozenset(
+    {"Connect", "Timeout", "ServerError", "BrokenStream"}
+)
 
 
 class Upstream:

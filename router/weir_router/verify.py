@@ -8,12 +8,12 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 
-import jsonschema_rs
 import msgspec
 import re2
 from msgspec import UNSET
 
 from weir_core.snapshot import Calibration, Check
+from weir_router import schema
 from weir_router.answer import Answer, Choice, FunctionCall
 from weir_router.dialect import Body, Request
 
@@ -58,14 +58,24 @@ def _schema(check: Check, choice: Choice, body: Body) -> bool:
     wanted = body.response_format
     if wanted is None or wanted.type == "text":
         return True
-    try:
-        value = msgspec.json.decode(choice.text)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    value = _value(choice.text)
+    if value is _NO_JSON:
         return False
     if wanted.type == "json_schema" and wanted.json_schema is not None:
-        schema = wanted.json_schema.schema_
-        return schema is UNSET or _is_valid(bytes(schema), value)
+        shape = wanted.json_schema.schema_
+        return shape is UNSET or schema.is_valid(bytes(shape), value)
     return isinstance(value, dict)
+
+
+_NO_JSON = object()
+
+
+def _value(text: str) -> object:
+    """Return the JSON value that a text spells, or `_NO_JSON`."""
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _NO_JSON
 
 
 def _call_is_valid(call: FunctionCall, body: Body) -> bool:
@@ -74,27 +84,11 @@ def _call_is_valid(call: FunctionCall, body: Body) -> bool:
             break
     else:
         return False
-    try:
-        arguments = msgspec.json.decode(call.arguments or "{}")
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    arguments = _value(call.arguments or "{}")
+    shape = tool.function.parameters
+    if not isinstance(arguments, dict):
         return False
-    schema = tool.function.parameters
-    return isinstance(arguments, dict) and (schema is UNSET or _is_valid(bytes(schema), arguments))
-
-
-def _is_valid(schema: bytes, value: object) -> bool:
-    validator = schema_validator(schema)
-    return validator is not None and validator.is_valid(value)
-
-
-@functools.lru_cache(maxsize=256)
-def schema_validator(schema: bytes) -> jsonschema_rs.Validator | None:
-    """Return the compiled schema, None when it is no JSON schema. Patterns run in linear time."""
-    try:
-        value = msgspec.json.decode(schema)
-        return jsonschema_rs.validator_for(value, pattern_options=jsonschema_rs.RegexOptions())
-    except (ValueError, jsonschema_rs.ReferencingError):
-        return None
+    return shape is UNSET or schema.is_valid(bytes(shape), arguments)
 
 
 def schema_is_usable(request: Request) -> bool:
@@ -102,7 +96,7 @@ def schema_is_usable(request: Request) -> bool:
     wanted = request.body.response_format
     if wanted is None or wanted.json_schema is None or wanted.json_schema.schema_ is UNSET:
         return True
-    return schema_validator(bytes(wanted.json_schema.schema_)) is not None
+    return schema.compiled(bytes(wanted.json_schema.schema_)) is not None
 
 
 def _pattern(check: Check, choice: Choice, body: Body) -> bool:
@@ -139,7 +133,7 @@ def confidence(calibration: Calibration | None, choice: Choice) -> float:
         if value is None:
             return 0.0
         score += weight * value
-    return 1.0 / (1.0 + math.exp(-score)) if score > -700 else 0.0
+    return 1.0 / (1.0 + math.exp(-score)) if -700 < score < math.inf else 0.0
 
 
 def _mean(values: Sequence[float]) -> float | None:

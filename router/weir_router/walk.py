@@ -5,10 +5,7 @@ client went away, or a brake recalls it to stable.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable
-
-import msgspec
 
 from weir_core.cascade import (
     Action,
@@ -30,19 +27,16 @@ from weir_core.cascade import (
     begin,
     step,
 )
-from weir_core.routing import Chosen
 from weir_router import calls, client, verify
 from weir_router.answer import Answer, read_stream
 from weir_router.calls import Context, Trouble
 from weir_router.dialect import PATHS, Request, upstream_body
 from weir_router.load import Load
+from weir_router.plan import Given
 from weir_router.relay import Relay
 from weir_router.table import Arm, Route
 from weir_router.telemetry import Metrics
 from weir_router.upstreams import Upstream, Upstreams
-
-LINGER_S = 0.1
-"""How long an upstream may take from [DONE] to the end of its stream."""
 
 
 class Sink:
@@ -61,6 +55,7 @@ class Walk:
     """One request's calls. After run(): `state`, the last action `end`, and the answer."""
 
     __slots__ = (
+        "_asking",
         "_commit_sink",
         "_escalating",
         "_interrupt",
@@ -73,14 +68,15 @@ class Walk:
         "_stream",
         "_task",
         "_unsent",
-        "_upstream",
         "_upstreams",
         "answer",
+        "answered_by",
         "arm",
         "call",
         "clock",
         "context",
         "end",
+        "given",
         "plan",
         "request",
         "route",
@@ -96,6 +92,7 @@ class Walk:
         arm: Arm,
         request: Request,
         plan: Plan,
+        given: Given,
         context: Context,
         upstreams: Upstreams,
         metrics: Metrics,
@@ -109,6 +106,7 @@ class Walk:
         self.arm = arm
         self.request = request
         self.plan = plan
+        self.given = given
         self.context = context
         self.rule = rule
         self.clock = clock
@@ -116,6 +114,8 @@ class Walk:
         self.end: Reply | Fail | None = None
         self.answer: Answer | None = None
         self.call: Call | None = None
+        self.answered_by: Call | None = None
+        """The call that `answer` came from; a later one may have failed."""
         self.trouble: Trouble | None = None
         self._upstreams = upstreams
         self._metrics = metrics
@@ -128,7 +128,8 @@ class Walk:
         self._interrupt: Event | None = None
         self._recalled_to: Arm | None = None
         self._unsent = b""
-        self._upstream: Upstream | None = None
+        self._asking: Upstream | None = None
+        """Asked, and not yet told how it went."""
         self._stream: client.Stream | None = None
         self._relay: Relay | None = None
 
@@ -143,10 +144,13 @@ class Walk:
             self._stop(Recalled(self.clock(), plan))
 
     def _stop(self, event: ClientGone | Recalled) -> None:
-        if self._task is None or self.end is not None or self._interrupt is not None:
+        if self._task is None or self.end is not None:
+            return
+        if self._interrupt is None:
+            self._task.cancel()
+        elif type(event) is Recalled:
             return
         self._interrupt = event
-        self._task.cancel()
 
     async def run(self, task: asyncio.Task[None] | None = None) -> None:
         """Walk until Reply or Fail; `state` and `end` tell how it went.
@@ -163,7 +167,7 @@ class Walk:
                     return
                 state, actions = step(state, event)
         finally:
-            self._close_stream()
+            self._let_go()
             self._stop_moving()
             if self._escalating:
                 self._load.escalating[self._escalating] -= 1
@@ -177,10 +181,9 @@ class Walk:
             event, self._interrupt = self._interrupt, None
             if event is None or self._task is None:
                 raise
-            self._task.uncancel()
-            if self._upstream is not None:
-                self._upstream.released()
-            self._close_stream()
+            if self._task.uncancel():
+                raise  # A shutdown wants the same task's end.
+            self._let_go()
             if self._recalled_to is not None and isinstance(event, Recalled):
                 self.arm = self._recalled_to
             return event
@@ -205,10 +208,11 @@ class Walk:
         if not self._escalating and self.state is not None and self.state.escalated:
             self._escalating = self.arm.name
             self._load.escalating[self._escalating] += 1
-        upstream = self._upstream = self._upstreams.get(call.backend)
+        upstream = self._upstreams.get(call.backend)
         if not upstream.available(self.clock()):
             self._count("ejected")
-            return Failed(call.id, self.clock(), "Connect")
+            return Failed(call.id, self.clock(), "Connect", asked=False)
+        self._asking = upstream
         ask = self.arm.ask(call.tier, call.backend, max_tokens=call.max_tokens, stream=call.stream)
         if call.stream:
             return await self._open(call, upstream, upstream_body(self.request, ask))
@@ -216,22 +220,43 @@ class Walk:
         return self._answered(found)
 
     def _answered(self, found: Answer | Trouble) -> Event:
-        call, upstream = self.call, self._upstream
+        call, upstream, state = self.call, self._asking, self.state
         assert call is not None
         assert upstream is not None
+        assert state is not None
         now_s = self.clock()
+        self._asking = None
         self._stop_moving()
         if type(found) is Answer:
             upstream.succeeded()
-            self.answer = found
+            self.answer, self.answered_by = found, call
             self._count("answered")
-            return Answered(call.id, now_s, calls.cost_pico(call.backend, found.usage))
+            cost_pico = calls.cost_pico(call.backend, found.usage)
+            # No usage told: it may have cost all that was set aside for it.
+            return Answered(call.id, now_s, cost_pico or state.reserved_pico)
         assert isinstance(found, Trouble)
-        upstream.failed(found.cause, now_s)
+        if self._is_to_blame(found):
+            upstream.failed(found.cause, now_s)
+        else:
+            upstream.released()
         self.trouble = found
         self._count(found.cause)
         may_move = self._may_move()
         return Failed(call.id, now_s, found.cause, found.status, found.billed, may_move)
+
+    def _is_to_blame(self, trouble: Trouble) -> bool:
+        """Whether a failure tells of the backend, and not of what the caller asked for.
+
+        A caller may allow a millisecond, read his stream slowly, or ask for an answer too long
+        to verify: none of it may eject a backend for everybody.
+        """
+        if trouble.cause != "Timeout":
+            return trouble.blames
+        assert self.call is not None
+        behaviour = self.arm.behaviour
+        usual_ms = behaviour.tiers[self.call.tier].timeout_ms or behaviour.deadline_ms
+        began = self._relay is not None and self._relay.started
+        return not began and self.call.timeout_ms * 2 >= usual_ms
 
     def _may_move(self) -> bool:
         """Take one move of the budget for going elsewhere, held until the next call ends."""
@@ -272,7 +297,7 @@ class Walk:
 
     def asked_logprobs(self) -> bool:
         """Whether the answer's call asked for logprobs on Weir's own account."""
-        call = self.call
+        call = self.answered_by
         assert call is not None
         ask = self.arm.ask(call.tier, call.backend, max_tokens=call.max_tokens, stream=call.stream)
         return ask.logprobs >= 0
@@ -280,6 +305,7 @@ class Walk:
     # Streams.
 
     async def _open(self, call: Call, upstream: Upstream, body: bytes) -> Event:
+        self._relay = None
         fields = calls.headers(upstream, self.context, call.timeout_ms)
         stream = await upstream.pool.open(
             b"POST", PATHS[self.request.kind], fields, body, timeout_ms=call.timeout_ms
@@ -288,7 +314,7 @@ class Walk:
             return self._answered(Trouble(stream.cause, 0, stream.sent, stream.detail))
         self._stream = stream
         if stream.status != 200:
-            return self._answered(await self._refused_stream(stream))
+            return self._answered(await calls.refused_stream(stream))
         if calls.content_type(stream.headers) != b"text/event-stream":
             self._close_stream()
             return self._answered(Trouble("ServerError", 200, True, "not an event stream"))
@@ -297,15 +323,6 @@ class Walk:
         strip = not self.request.wants_usage
         self._relay = Relay(strip_usage=strip, keep=keep)
         return await self._first_bytes(call)
-
-    async def _refused_stream(self, stream: client.Stream) -> Trouble:
-        body = b""
-        while len(body) < 1 << 16:
-            chunk = await stream.read()
-            if isinstance(chunk, client.Failure) or not chunk:
-                break
-            body += chunk
-        return calls.refused(stream.status, body)
 
     async def _first_bytes(self, call: Call) -> Event:
         """Read until the first event; keep what came for after the commit."""
@@ -337,6 +354,7 @@ class Walk:
     async def _pump(self) -> Event:
         """Relay (committed) or gather (not yet) the rest of the stream."""
         assert self._relay is not None
+        assert self._stream is not None
         assert self.state is not None
         committed = self.state.committed
         out: bytes | Trouble = self._unsent
@@ -347,18 +365,9 @@ class Walk:
                 assert self._commit_sink is not None
                 await self._commit_sink.write(out)
             if self._relay.done:
-                await self._let_end()
+                await calls.let_end(self._stream)
                 return self._stream_answered()
             out = await self._read()
-
-    async def _let_end(self) -> None:
-        """Give the upstream a moment to end its stream well: then the connection is kept."""
-        stream = self._stream
-        assert stream is not None
-        if not stream.complete:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LINGER_S):
-                    await stream.read()
 
     def _stream_answered(self) -> Event:
         relay, call = self._relay, self.call
@@ -374,46 +383,18 @@ class Walk:
             if found is not None:
                 return self._answered(found)
         if relay.overflowed and not self.state.committed:
-            return self._answered(Trouble("BrokenStream", 200, True, "too long to verify"))
+            too_long = Trouble("BrokenStream", 200, True, "too long to verify", blames=False)
+            return self._answered(too_long)
         return self._answered(Answer(choices=(), usage=relay.usage, raw=b""))
+
+    def _let_go(self) -> None:
+        """Ask no more; a call that was cut off tells nothing of its backend."""
+        self._close_stream()
+        if self._asking is not None:
+            self._asking.released()
+            self._asking = None
 
     def _close_stream(self) -> None:
         if self._stream is not None:
             self._stream.close()
             self._stream = None
-
-
-def plan_for(
-    arm: Arm,
-    chosen: Chosen,
-    *,
-    request: Request,
-    hops: int,
-    deadline_ms: int,
-    now_s: float,
-) -> Plan:
-    """Return the plan of a request under one arm; `deadline_ms` 0 is the arm's own.
-
-    A byte-level tokeniser makes at most one token of a byte, and the JSON around a message is
-    longer than any template's tokens for it: the body's size bounds the prompt's tokens.
-    """
-    behaviour = arm.behaviour
-    within_ms = min(behaviour.deadline_ms, deadline_ms or behaviour.deadline_ms)
-    return Plan(
-        revision=arm.revision,
-        behaviour=behaviour,
-        start=chosen.start,
-        end=chosen.end,
-        deadline_s=now_s + within_ms / 1000,
-        stream=bool(request.body.stream),
-        prompt_tokens=request.size,
-        max_tokens=request.max_tokens,
-        hops=hops,
-    )
-
-
-def as_whole(request: Request) -> Request:
-    """Return the request as one that takes its answer whole: audits never stream."""
-    if not request.body.stream:
-        return request
-    return msgspec.structs.replace(request, body=msgspec.structs.replace(request.body, stream=None))

@@ -209,6 +209,23 @@ def test_a_recalled_request_starts_again_at_stable_with_the_old_deadline() -> No
     assert state.attempts == 2
 
 
+def test_a_recalled_request_has_an_attempt_left_though_the_canary_had_the_last() -> None:
+    single = behaviour(max_attempts=1)
+    again = plan(revision="stable", behaviour=single)
+    state, actions = walk(plan(behaviour=single), Recalled(1.0, again))
+
+    assert isinstance(actions[1], Call)
+    assert state.attempts == 1
+
+
+def test_a_backend_that_was_not_even_asked_costs_no_attempt() -> None:
+    state, actions = walk(plan(), Failed(1, 1.0, "Connect", asked=False))
+
+    assert isinstance(actions[0], Call)
+    assert actions[0].tier == 1
+    assert state.attempts == 1
+
+
 def test_a_committed_request_is_not_recalled() -> None:
     before, _ = walk(plan(start=1, stream=True), FirstBytes(1, 1.0))
     after, actions = step(before, Recalled(2.0, plan(revision="stable")))

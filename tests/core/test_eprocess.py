@@ -115,17 +115,21 @@ def test_masses_of_a_bet_sum_to_one(bet):
 
 
 def test_nothing_seen_is_worth_one():
-    for hours, place in product((0, 1, 5), (0, 1, 3)):
-        spans = ((start_mass(0, 0), 500, 0, 0),)
-        assert e_value(harm_bet(1.0), spans, mass_ahead(0, 0)) == pytest.approx(1)
-        assert 0 < mass_ahead(hours, place) < 1
+    spans = ((start_mass(0, 0, 0), 500, 0, 0),)
+    assert e_value(harm_bet(1.0), spans, mass_ahead(0, 0, 0)) == pytest.approx(1)
 
 
 def test_start_masses_sum_to_one():
-    hours = 400
-    passed = sum(start_mass(hour, place) for hour in range(hours) for place in range(4))
-    assert passed + mass_ahead(hours - 1, 3) == pytest.approx(1)
-    assert start_mass(0, 4) == 0
+    starts = list(product(range(300), range(6), range(4)))
+    assert sum(start_mass(*one) for one in starts) + mass_ahead(299, 5, 3) == pytest.approx(1)
+    assert start_mass(0, 0, 4) == 0
+
+
+@pytest.mark.parametrize("start", [(0, 0, 0), (0, 3, 1), (2, 0, 2), (7, 5, 3)])
+def test_mass_ahead_is_that_of_the_later_starts(start):
+    later = (one for one in product(range(300), range(6), range(4)) if one > start)
+    whole = sum(start_mass(*one) for one in later) + mass_ahead(299, 5, 3)
+    assert mass_ahead(*start) == pytest.approx(whole)
 
 
 def test_level_masses_sum_to_one():

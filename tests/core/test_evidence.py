@@ -43,8 +43,8 @@ def row(assigned=(0, 0), settled=None, failed=(0, 0)):
     return tuple(counts)
 
 
-def epoch(counts=None, *, hour=NOW // 3_600, weight_bp=1_000, first_s=NOW, units=(0, 0)):
-    return Epoch(weight_bp, hour, first_s, units, row() if counts is None else counts)
+def epoch(counts=None, *, period=NOW // 600, weight_bp=1_000, first_s=NOW, units=(0, 0)):
+    return Epoch(weight_bp, period, first_s, units, row() if counts is None else counts)
 
 
 def tally(router="a", boot="1", seq=1, as_of_s=float(NOW), **parts):
@@ -54,6 +54,10 @@ def tally(router="a", boot="1", seq=1, as_of_s=float(NOW), **parts):
 
 def viewed(*tallies, now_s=float(NOW)):
     return survey(merge(tallies), 1, now_s=now_s, horizon_s=HORIZON_S)
+
+
+def gone_from(merged, router):
+    return retire(merged, router, "1", horizon_s=HORIZON_S)
 
 
 def all_rows(view):
@@ -81,7 +85,7 @@ def test_tally_survives_json():
 
 
 def test_merged_survives_json():
-    merged = retire(merge([tally("a"), tally("b")]), "a", "1")
+    merged = gone_from(merge([tally("a"), tally("b")]), "a")
     assert msgspec.json.decode(msgspec.json.encode(merged), type=Merged) == merged
 
 
@@ -114,7 +118,7 @@ def test_equal_seq_takes_the_later_time():
 
 def test_retired_boot_is_refused_and_its_counts_stay():
     merged = merge([tally("a", epochs=(epoch(row((7, 2))),)), tally("b")])
-    gone = retire(merged, "a", "1")
+    gone = gone_from(merged, "a")
     again = merge([tally("a", seq=99)], into=gone)
     assert again == gone
     view = survey(again, 1, now_s=NOW, horizon_s=HORIZON_S)
@@ -122,27 +126,27 @@ def test_retired_boot_is_refused_and_its_counts_stay():
 
 
 def test_retiring_twice_changes_nothing():
-    gone = retire(merge([tally("a")]), "a", "1")
-    assert retire(gone, "a", "1") == gone
+    gone = gone_from(merge([tally("a")]), "a")
+    assert gone_from(gone, "a") == gone
 
 
 def test_retiring_an_unknown_boot_refuses_it_later():
-    gone = retire(Merged(), "a", "1")
+    gone = gone_from(Merged(), "a")
     assert merge([tally("a")], into=gone).tallies == ()
 
 
 def test_retired_boots_are_summed():
     merged = merge([tally("a", epochs=(epoch(row((7, 2))),)), tally("b")])
     merged = merge([tally("b", seq=2, epochs=(epoch(row((1, 1))),))], into=merged)
-    gone = retire(retire(merged, "a", "1"), "b", "1")
+    gone = gone_from(gone_from(merged, "a"), "b")
     assert gone.retired is not None
     assert gone.retired.epochs[0].counts[ASSIGNED : ASSIGNED + 2] == (8, 3)
 
 
 def test_sum_folds_cells_into_their_epochs():
     one = tally(epochs=(epoch(row((1, 0))),), cells=(Cell(NOW, 0, row((2, 3))),))
-    assert total([one]).epochs[0].counts[ASSIGNED : ASSIGNED + 2] == (3, 3)
-    assert total([one]).cells == ()
+    assert total([one], HORIZON_S).epochs[0].counts[ASSIGNED : ASSIGNED + 2] == (3, 3)
+    assert total([one], HORIZON_S).cells == ()
 
 
 def test_epochs_of_one_weight_and_hour_are_one_on_all_routers():
@@ -155,32 +159,38 @@ def test_epochs_of_one_weight_and_hour_are_one_on_all_routers():
 
 
 def test_epochs_stand_in_the_order_they_began():
-    labels = {(10, 5_000): 36_400, (10, 500): 36_100, (11, 500): 39_700}
+    labels = {(10, 5_000): 6_400, (10, 500): 6_100, (11, 500): 6_700}
     index, view = order(labels, 12)
     assert [index[10, 500], index[10, 5_000], index[11, 500]] == [0, 1, 2]
     assert [weight_bp for _, weight_bp in view.starts] == [500, 5_000, 500]
 
 
-def test_old_hours_are_joined_into_the_same_blocks_wherever_they_began():
-    assert block(17, 40) == 17
-    assert {block(hour, 16 + 8 + 24) for hour in range(16, 24)} == {16}
-    assert {block(hour, 64 + 168) for hour in range(64)} == {0}
-    assert block(block(37, 64), 500) == block(37, 500)
+def test_first_start_has_most_of_the_mass():
+    _, view = order({(period, 500): period * 600 for period in range(3, 15)}, 15)
+    assert view.starts[0][0] > 0.6
+    assert 0.8 < sum(mass for mass, _ in view.starts) + view.rest <= 1
 
 
-@given(st.integers(0, 2_000), st.integers(0, 2_000))
-def test_joined_hours_stay_joined(hour, ahead):
-    now = hour + ahead
-    assert block(block(hour, now), now + 1) == block(hour, now + 1)
+def test_old_periods_are_joined_into_the_same_blocks_wherever_they_began():
+    assert block(17, 20) == 17
+    assert {block(period, 24 + 6) for period in range(12, 18)} == {12}
+    assert {block(period, 144 + 48) for period in range(48)} == {0}
+    assert {block(period, 6 * (64 + 168)) for period in range(384)} == {0}
+
+
+@given(st.integers(0, 9_000), st.integers(0, 9_000))
+def test_joined_periods_stay_joined(period, ahead):
+    now = period + ahead
+    assert block(block(period, now), now + 1) == block(period, now + 1)
 
 
 def test_joining_never_gives_a_start_more_mass():
-    labels = {(hour, 500): hour * 3_600 for hour in range(40)}
-    labels |= {(hour, 1_000): hour * 3_600 + 60 for hour in range(0, 40, 3)}
+    labels = {(period, 500): period * 600 for period in range(40)}
+    labels |= {(period, 1_000): period * 600 + 60 for period in range(0, 40, 3)}
     index, fresh = order(labels, 39)
-    later_index, later = order(labels, 39 + 24)
+    later_index, later = order(labels, 39 + 9)
     for label in labels:
-        if label[0] >= 32:
+        if label[0] >= 36:
             before, after = fresh.starts[index[label]], later.starts[later_index[label]]
             assert after == before
     assert len(later.starts) < len(fresh.starts)
@@ -229,9 +239,18 @@ def test_what_a_silent_router_left_open_is_lost_past_the_horizon():
 
 def test_what_a_retired_router_left_open_is_lost():
     one = tally("a", cells=(Cell(NOW - 1, 0, row((2, 3), (1, 1))),))
-    gone = retire(merge([one]), "a", "1")
+    gone = gone_from(merge([one]), "a")
     assert gone.retired is not None
     assert gone.retired.epochs[0].lost == (1, 2)
+
+
+def test_what_had_failed_for_good_before_a_router_ended_is_not_lost():
+    late = NOW + HORIZON_S + 1
+    cells = (Cell(NOW, 0, row((2, 3), (1, 1))), Cell(NOW + 1, 0, row((1, 4), (0, 0))))
+    for as_of_s, lost in ((late - 0.1, (2, 6)), (late, (1, 4)), (late + 1, (0, 0))):
+        one = tally("a", as_of_s=as_of_s, cells=cells)
+        assert total([one], HORIZON_S).epochs[0].lost == lost
+        assert viewed(one, now_s=late + HORIZON_S).lost == [list(lost)]
 
 
 def test_what_never_settled_on_a_living_router_is_not_lost():
@@ -252,7 +271,7 @@ def test_session_that_failed_on_three_routers_counts_once_and_first():
     ]
     level, first = unite(tallies)
     assert level == 0
-    assert first == {(session, 0): (NOW - 49, NOW // 3_600, 1_000, 1)}
+    assert first == {(session, 0): (NOW - 49, NOW // 600, 1_000, 1)}
     assert viewed(*tallies).base[0][FAILED + 1] == 1
 
 
@@ -281,7 +300,7 @@ def test_sampling_halves_at_each_level():
 
 def test_sum_keeps_a_bounded_sample_of_sessions():
     many = [f"{n:08x}{(n * 2_654_435_761) % 2**32:08x}" for n in range(MAX_FAILURES * 3)]
-    summed = total([tally(failures=tuple(failure(s, NOW) for s in many))])
+    summed = total([tally(failures=tuple(failure(s, NOW) for s in many))], HORIZON_S)
     assert summed.level == 2
     assert 0 < len(summed.failures) <= MAX_FAILURES
 

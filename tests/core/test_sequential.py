@@ -51,15 +51,9 @@ def row(assigned=(0, 0), failed=((0, 0),), *, open=(0, 0), audits=None):
 
 def tally(*rows, cells=(), weight_bp=1_000, weights=None, as_of_s=float(NOW)):
     """One tally with an epoch an hour for each row, the last in the running hour."""
-    hour = NOW // 3_600
+    periods = [NOW // 600 - 6 * back for back in reversed(range(len(rows)))]
     epochs = tuple(
-        Epoch(
-            weights[at] if weights else weight_bp,
-            hour - len(rows) + 1 + at,
-            (hour - len(rows) + 1 + at) * 3_600,
-            (0, 0),
-            counts,
-        )
+        Epoch(weights[at] if weights else weight_bp, periods[at], periods[at] * 600, (0, 0), counts)
         for at, counts in enumerate(rows)
     )
     return Tally(key=KEY, router="a", boot="1", seq=1, as_of_s=as_of_s, epochs=epochs, cells=cells)
@@ -173,7 +167,7 @@ def test_evidence_never_exceeds_that_of_a_prefix_with_all_outcomes_known(history
 
 def test_regression_after_a_million_clean_requests_is_still_found():
     clean = row((750_000, 250_000), ((7_500, 2_500),))
-    bad = row((300, 100), ((3, 12),))
+    bad = row((300, 100), ((3, 16),))
     judgement = verdict(tally(clean, row(), row(), bad, weight_bp=2_500))
     assert judgement.verdict == "Harm"
 
@@ -230,11 +224,19 @@ def test_without_objectives_nothing_is_judged():
 CAPPED = Objective(name="errors", event="Error", max_rate=0.02)
 
 
-def test_ceiling_finds_what_the_ratio_cannot():
-    counts = row((20, 2_000), ((0, 120),))
-    tallied = tally(counts, weight_bp=9_990)
-    assert verdict(tallied).verdict != "Harm"
-    assert verdict(tallied, objectives=(CAPPED,)).verdict == "Harm"
+def test_ceiling_finds_harm_sooner_than_the_ratio_does():
+    tallied = tally(row((100, 100), ((2, 14),)), weight_bp=5_000)
+    assert verdict(tallied, alpha=0.001).verdict != "Harm"
+    assert verdict(tallied, objectives=(CAPPED,), alpha=0.001).verdict == "Harm"
+
+
+@pytest.mark.parametrize("weight_bp", [5_000, 9_000, 9_900])
+@pytest.mark.parametrize("down", [40, 400])
+def test_outage_of_both_arms_is_not_laid_to_the_canary(weight_bp, down):
+    """Stable has few requests at a high weight, too few to prove the outage by its own."""
+    canary = down * weight_bp // 10_000
+    counts = row((10_000 - weight_bp, weight_bp), ((down - canary, canary),))
+    assert verdict(tally(counts, weight_bp=weight_bp), objectives=(CAPPED,)).verdict != "Harm"
 
 
 def test_ceiling_that_stable_breaks_too_is_no_fault_of_the_canary():
@@ -264,9 +266,15 @@ def test_balanced_pairs_are_no_harm():
     assert judgement.objectives[0].failed == (23, 24)
 
 
-def test_labels_count_where_there_are_no_audits():
-    counts = row((600, 60), ((1, 8),))
-    assert verdict(tally(counts), objectives=(QUALITY,), audited=False).verdict == "Harm"
+@pytest.mark.parametrize("audited", [True, False])
+def test_labels_are_shown_and_prove_nothing(audited):
+    """They come after the reply, so sooner for the arm that answers sooner."""
+    harmful, harmless = row((900, 900), ((0, 90),)), row((900, 900), ((90, 0),))
+    for counts in (harmful, harmless):
+        judgement = verdict(tally(counts, weight_bp=5_000), objectives=(QUALITY,), audited=audited)
+        assert judgement.verdict == "NoHarmYet"
+        assert judgement.objectives[0].log_e == judgement.objectives[0].promote_log_e == 0
+    assert judgement.objectives[0].failed == ((0, 0) if audited else (90, 0))
 
 
 def test_hung_requests_are_no_quality_harm():

@@ -56,7 +56,7 @@ class Traffic:
             audit = self.ledger.audit_begin(self.route, self.now_s)
             harms = (rng.random() < 0.3, rng.random() < 0.3)
             if rng.random() < 0.9:
-                self.ledger.audit_end(audit, *harms, self.now_s + rng.random() * 9)
+                self.ledger.audit_end(audit, *harms, self.now_s)
         elif self.open and chance < 0.5:
             ticket = self.open.pop(rng.randrange(len(self.open)))
             self.ledger.settle(ticket, rng.choice((0, 0, 0, 1, 2, 3)), self.now_s)

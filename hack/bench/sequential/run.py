@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--row", default="", help="only rows whose name holds this")
     parser.add_argument("--json", type=Path, help="where to keep the raw results")
     given = parser.parse_args()
-    runs = given.runs or (30 if given.quick else 2_000)
+    runs = given.runs or (20 if given.quick else 2_000)
     kept: dict[str, list[dict[str, object]]] = {}
     began_s = time.monotonic()
     pool = Pool(given.jobs) if given.jobs > 1 else None

@@ -28,6 +28,7 @@ from weir_core.evidence import (
     Tally,
     row_length,
 )
+from weir_core.merging import PERIOD_S
 from weir_core.sequential import fingerprint
 from weir_core.snapshot import Objective
 
@@ -124,7 +125,7 @@ def by_weight(case: Case) -> tuple[Case, ...]:
     return tuple(replace(case, weights=((1.0, bp),)) for bp in WEIGHTS)
 
 
-def million_clean(*, hours_ago: int, rate: float, weight_bp: int = 2_500) -> tuple[Tally, ...]:
+def million_clean(*, minutes_ago: int, rate: float, weight_bp: int = 2_500) -> tuple[Tally, ...]:
     """Return the tally of an earlier boot: a million requests, both arms failing at `rate`."""
     model = policy(Case(requests=0, weights=((1.0, weight_bp),), fails=steady(0, 0)), weight_bp)
     row = [0] * row_length(1)
@@ -132,7 +133,7 @@ def million_clean(*, hours_ago: int, rate: float, weight_bp: int = 2_500) -> tup
     for arm, n in ((STABLE, 1_000_000 - canary), (CANARY, canary)):
         row[ASSIGNED + arm] = row[SETTLED + arm] = n
         row[FAILED + arm] = round(n * rate)
-    second = int(BEGIN_S) - 3_600 * hours_ago
+    second = int(BEGIN_S) - 60 * minutes_ago
     assert model.canary is not None
     return (
         Tally(
@@ -145,8 +146,8 @@ def million_clean(*, hours_ago: int, rate: float, weight_bp: int = 2_500) -> tup
             router="r0",
             boot="0",
             seq=1,
-            as_of_s=BEGIN_S - 3_600,
-            epochs=(Epoch(weight_bp, second // 3_600, second, (0, 0), tuple(row)),),
+            as_of_s=second + 60.0,
+            epochs=(Epoch(weight_bp, second // PERIOD_S, second, (0, 0), tuple(row)),),
         ),
     )
 
@@ -196,7 +197,7 @@ def equal(runs: int, size: float) -> Table:
         ),
         (
             "after a million clean requests",
-            replace(plain, past=million_clean(hours_ago=3, rate=0.1), requests=2 * n // 3),
+            replace(plain, past=million_clean(minutes_ago=180, rate=0.1), requests=2 * n // 3),
         ),
         ("ceiling 10 % at a rate of 10 %", replace(plain, objectives=(ceiling,))),
         (
@@ -249,11 +250,13 @@ def detection(runs: int, size: float) -> Table:
         ("dead canary", replace(base, fails=steady(0.01, 1.0)), runs),
         ("dead canary, 0.3 s against 30 s", replace(uneven, fails=steady(0.01, 1.0)), runs),
     ]
-    clean = replace(base, past=million_clean(hours_ago=3, rate=0.01))
-    rows += [
-        (f"1 % → {r} %, after a million clean", replace(clean, fails=steady(0.01, r / 100)), runs)
-        for r in (3, 10)
-    ]
+    for minutes in (20, 180):
+        past = million_clean(minutes_ago=minutes, rate=0.01)
+        name = f"1 % → {{}} %, a million clean {minutes} min before"
+        rows += [
+            (name.format(r), replace(base, past=past, fails=steady(0.01, r / 100)), runs)
+            for r in (3, 10)
+        ]
     told = [Row(name, by_weight(case), n, told_detection) for name, case, n in rows]
     title = f"Mean canary requests until rollback / bound at α = {SPENT} (10 requests/s), w ="
     return Table("detection", title, ("5 %", "10 %", "50 %"), tuple(told))

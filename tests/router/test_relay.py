@@ -1,0 +1,90 @@
+"""What a stream's bytes are on their way to the client."""
+
+import pytest
+
+from support.upstream import DONE, USAGE, chunk
+from weir_router.relay import MAX_PRELUDE_BYTES, Relay
+
+
+def relay(*, keep: bool = False) -> Relay:
+    return Relay(strip_usage=True, keep=keep)
+
+
+def test_events_pass_as_they_came_without_the_usage() -> None:
+    one = relay()
+
+    assert one.feed(chunk("a") + USAGE + DONE) == chunk("a") + DONE
+    assert one.done
+    assert one.usage.completion_tokens == 3
+
+
+def test_nothing_passes_after_the_end() -> None:
+    one = relay()
+
+    assert one.feed(chunk("a") + DONE + chunk("b")) == chunk("a") + DONE
+    assert one.feed(chunk("c")) == b""
+
+
+@pytest.mark.parametrize("size", [1, 2, 7])
+def test_an_event_may_come_in_pieces_and_with_carriage_returns(size: int) -> None:
+    raw = (chunk("a") + DONE).replace(b"\n", b"\r\n")
+    one = relay()
+    out = b"".join(one.feed(raw[at : at + size]) for at in range(0, len(raw), size))
+
+    assert out == chunk("a") + DONE
+
+
+@pytest.mark.parametrize(
+    "before", [pytest.param(b"event: chunk\n", id="event"), pytest.param(b": hi\n", id="comment")]
+)
+def test_other_fields_before_the_data_hide_nothing(before: bytes) -> None:
+    one = relay()
+    one.feed(before + chunk("a"))
+    one.feed(before + DONE)
+
+    assert one.started
+    assert one.done
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        pytest.param(DONE, id="[DONE]"),
+        pytest.param(b"data: hello\n\n", id="no JSON"),
+        pytest.param(b'data: {"object":"error","message":"no"}\n\n', id="an error of old"),
+        pytest.param(b'data: {"id":"x","error":{"message":"no"}}\n\n', id="an error"),
+        pytest.param(b'data: {"choices":null}\n\n', id="null choices"),
+        pytest.param(b": still here\n\n" * (MAX_PRELUDE_BYTES // 8), id="endless comments"),
+    ],
+)
+def test_a_first_event_that_is_no_completion_breaks_the_stream(first: bytes) -> None:
+    one = relay()
+
+    assert one.feed(first) == b""
+    assert one.broken
+    assert not one.started
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        pytest.param(b'data: {"id":"x","error":{"message":"no"}}\n\n', id="after other fields"),
+        pytest.param(b'data: {"error":"no"}\n\n', id="as a text"),
+        pytest.param(b'event: error\ndata: {"error":{}}\n\n', id="named so"),
+        pytest.param(b'data: {"usage":{"prompt_tokens":-5}}\n\n', id="a negative usage"),
+    ],
+)
+def test_an_error_later_breaks_the_stream(later: bytes) -> None:
+    one = relay()
+    one.feed(chunk("a"))
+
+    assert one.feed(later) == b""
+    assert one.broken
+
+
+def test_no_error_is_no_error() -> None:
+    event = b'data: {"choices":[],"error":null,"note":"\\"error\\""}\n\n'
+    one = relay()
+
+    assert one.feed(event) == event
+    assert not one.broken
