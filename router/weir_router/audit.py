@@ -91,6 +91,13 @@ class Auditor:
             self._ledger.audit_drop(audit.ticket, self._clock())
         self._metrics.count("weir_audits", (audit.route.key, "dropped"))
 
+    def abandon(self, audit: Audit) -> None:
+        """Take an audit back: its request failed, or its client went."""
+        self._load.audits -= 1
+        if audit.ticket is not None:
+            self._ledger.audit_abandon(audit.ticket)
+        self._metrics.count("weir_audits", (audit.route.key, "abandoned"))
+
     async def drain(self) -> None:
         """Wait for the audits in flight."""
         while self._tasks:

@@ -196,6 +196,22 @@ def lost_mask(route: Route) -> int:
     return sum(1 << bit for bit in lost)
 
 
+def is_bad(route: Route, walk: Walk, replier: Replier, failed: int) -> bool:
+    """Whether a failed objective reached the client: no healed error, no escalation."""
+    lost = type(walk.end) is Fail and replier.status != CLIENT_GONE
+    return any(
+        failed >> bit & 1 and _reaches_client(objective, lost=lost)
+        for bit, objective in enumerate(route.objectives)
+        if objective.mode == "Enforce"
+    )
+
+
+def _reaches_client(objective: Objective, *, lost: bool) -> bool:
+    if objective.event == "Error":
+        return lost
+    return objective.event in ("Slow", "Invalid", "Violation")
+
+
 def _slow(objective: Objective, walk: Walk, replier: Replier) -> bool:
     """A client gone before the first byte waited too long, whatever the clock says."""
     if math.isnan(replier.first_byte_s):

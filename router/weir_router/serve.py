@@ -4,6 +4,7 @@ Everything a request meets on its way is here in order; what to do at each turn 
 say. The brake is here too: it judges this router's own evidence and needs nobody else.
 """
 
+import hashlib
 import random
 import secrets
 from collections import OrderedDict
@@ -22,7 +23,7 @@ from weir_router.dialect import Kind, Refusal, Request
 from weir_router.ledger import Ledger, Ticket
 from weir_router.load import Bounds, Load
 from weir_router.plan import Given, choose, given, plan_for, session_name, traceparent
-from weir_router.reply import Replier, failed_mask, lost_mask
+from weir_router.reply import Replier, failed_mask, is_bad, lost_mask
 from weir_router.table import Route
 from weir_router.telemetry import Metrics
 from weir_router.upstreams import Upstreams
@@ -65,9 +66,9 @@ class Router:
         self._latched: set[tuple[str, str, int]] = set()
         self._in_canary: dict[tuple[str, str, int], set[Walk]] = {}
         self._judged_s: dict[str, float] = {}
-        self._receipts: OrderedDict[str, tuple[str, Ticket]] = OrderedDict()
+        self._receipts: OrderedDict[str, Ticket] = OrderedDict()
         self._serial = 0
-        self._instance = f"{random.getrandbits(40):010x}"
+        self._secret = secrets.token_bytes(32)
         self.auditor = Auditor(
             ledger=ledger,
             upstreams=upstreams,
@@ -97,8 +98,7 @@ class Router:
             self.ledger.open(route.policy, now_s)
             live += [arm.revision for arm in route.arms if arm is not None]
             self.metrics.gauge("weir_canary_weight", (route.key,), route.policy.weight_bp / FULL_BP)
-            if route.policy.canary is not None and route.policy.weight_bp == 0:
-                self._recall(route)
+        self._recall_from_stopped()
         self.metrics.forget(live)
 
     # The brake.
@@ -142,10 +142,21 @@ class Router:
             )
         )
 
-    def _recall(self, route: Route) -> None:
-        """Answer the canary's uncommitted requests again by stable."""
+    def _recall_from_stopped(self) -> None:
+        """Recall from every attempt that gets no more requests, but for the promoted."""
+        by_uid = {route.policy.uid: route for route in self.table.routes.values()}
+        for uid, revision, attempt in tuple(self._in_canary):
+            route = by_uid.get(uid)
+            if route is None or (route.in_rollout and _attempt(route) == (uid, revision, attempt)):
+                continue
+            walks = self._in_canary.pop((uid, revision, attempt))
+            if route.policy.stable.name != revision:
+                self._recall(route, walks)
+
+    def _recall(self, route: Route, walks: set[Walk]) -> None:
+        """Answer uncommitted requests again by stable."""
         stable = route.arm(STABLE)
-        for walk in tuple(self._in_canary.pop(_attempt(route), ())):
+        for walk in tuple(walks):
             plan = plan_for(
                 stable,
                 choose(stable, walk.request, walk.given),
@@ -198,9 +209,15 @@ class Router:
             self.load.in_flight -= 1
         return None
 
+    def _reply_id(self) -> str:
+        """Return a name that nobody can guess, and so label, who was not given it."""
+        self._serial += 1
+        serial = self._serial.to_bytes(8, "big")
+        return f"weir-{hashlib.blake2b(serial, digest_size=12, key=self._secret).hexdigest()}"
+
     def _refuse(self, exchange: Exchange, refusal: Refusal) -> None:
         self.metrics.count("weir_refused", (refusal.code,))
-        headers = [dialect.JSON]
+        headers = [dialect.JSON, (b"x-request-id", self._reply_id().encode())]
         if refusal.retry_after_s:
             headers.append((b"retry-after", b"%d" % refusal.retry_after_s))
         exchange.reply(refusal.status, headers, refusal.body())
@@ -213,24 +230,23 @@ class Router:
         given: Given,
         started_s: float,
     ) -> None:
-        self._serial += 1
-        # Nobody can name, and so label, a reply that he was not given.
-        id = f"weir-{self._instance}-{self._serial:x}-{secrets.token_hex(6)}"
+        id = self._reply_id()
         session = session_name(exchange.header(route.header))
         audit = self._audit_coin(route, started_s)
         position, ticket = self._draw(route, session, started_s)
         replier = Replier(exchange, id=id, started_s=started_s, metrics=self.metrics)
         context = Context(id.encode(), given.hops, traceparent(exchange.header(b"traceparent")))
         keep = audit is not None or bool(route.policy.monitoring.monitors)
-        failed = lost_mask(route)  # What an exception on the way leaves behind.
+        failed, bad = lost_mask(route), True  # What an exception on the way leaves behind.
         walk: Walk | None = None
         try:
             walk = self._walk(route, position, request, given, context, replier, keep)
             await self._run(exchange, position, walk)
             replier.finish(walk)
             failed = failed_mask(route, walk, replier, self.metrics)
+            bad = is_bad(route, walk, replier, failed)
         finally:
-            self._settle(route, position, ticket, failed, id)
+            self._settle(route, position, ticket, failed, bad, id)
             if audit is not None:
                 self._audit(audit, position, walk, replier)
 
@@ -250,7 +266,9 @@ class Router:
         # A recalled request's answer is not of the arm that it was drawn for.
         if walk is not None and walk.arm is audit.route.arm(position) and replier.status == 200:
             served = served_by(walk)
-        if walk is None or served is None:
+        if replier.status != 200:
+            self.auditor.abandon(audit)
+        elif walk is None or served is None:
             self.auditor.drop(audit)
         else:
             self.auditor.start(audit, walk.request, position, served, walk.given)
@@ -318,12 +336,18 @@ class Router:
                 in_canary.discard(walk)
 
     def _settle(
-        self, route: Route, position: int, ticket: Ticket | None, failed: int, id: str
+        self,
+        route: Route,
+        position: int,
+        ticket: Ticket | None,
+        failed: int,
+        bad: bool,
+        id: str,
     ) -> None:
         if ticket is None:
             return
-        self.ledger.settle(ticket, failed, self.clock())
-        self._receipts[id] = (route.key, ticket)
+        self.ledger.settle(ticket, failed, self.clock(), bad)
+        self._receipts[id] = ticket
         if len(self._receipts) > MAX_RECEIPTS:
             self._receipts.popitem(last=False)
         if failed and position == CANARY:
@@ -331,13 +355,10 @@ class Router:
 
     def label(self, id: str, *, harm: bool) -> bool:
         """Take a label for an earlier reply; whether the reply is still known."""
-        key, ticket = self._receipts.get(id, ("", None))
+        ticket = self._receipts.get(id)
         if ticket is None:
             return False
         self.ledger.label(ticket, harm, self.clock())
-        route = self.table.routes.get(key)
-        if harm and route is not None:
-            self._look(route)
         return True
 
     def _silent_walk(self, route: Route, position: int, request: Request, given: Given) -> Walk:

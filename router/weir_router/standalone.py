@@ -14,6 +14,7 @@ import msgspec
 import uvicorn
 import uvloop
 
+from weir_core.snapshot import Backend
 from weir_router import app
 from weir_router.clock import steady_clock
 from weir_router.folder import Folder
@@ -24,7 +25,7 @@ from weir_router.serve import Router
 from weir_router.server import ServerLimits, model_protocol
 from weir_router.standing import StateFile
 from weir_router.telemetry import Metrics
-from weir_router.upstreams import Keys, Upstreams
+from weir_router.upstreams import Keys, Turned, Upstreams
 
 BRAKE_S = 0.05
 """How often the brake looks although nothing failed: waiting requests settle too."""
@@ -71,12 +72,13 @@ async def _serve(settings: Settings, said: Callable[[str], None]) -> None:
     )
     boot = f"boot-{file.read().boot + 1}"
     keeper: Keeper | None = None
-    upstreams = Upstreams(Keys(settings.keys))
+    metrics = Metrics()
+    upstreams = Upstreams(Keys(settings.keys), _told_to(metrics))
     router = Router(
         name=socket.gethostname(),
         ledger=Ledger(router="standalone", boot=boot),
         upstreams=upstreams,
-        metrics=Metrics(),
+        metrics=metrics,
         clock=clock,
         bounds=settings.bounds,
         on_trip=lambda trip: keeper.tripped(trip) if keeper is not None else None,
@@ -95,6 +97,18 @@ async def _serve(settings: Settings, said: Callable[[str], None]) -> None:
         await asyncio.gather(*loops, return_exceptions=True)
         keeper.end()
         upstreams.close()
+
+
+def _told_to(metrics: Metrics) -> Turned:
+    def turned(backend: Backend, ejected: bool) -> None:
+        fields = {"backend": backend.name, "identity": backend.identity, "url": backend.url}
+        if ejected:
+            log.warning("backend ejected", extra=fields)
+        else:
+            log.info("backend is back", extra=fields)
+        metrics.gauge("weir_backend_ejected", (backend.name, backend.identity), float(ejected))
+
+    return turned
 
 
 async def brake(router: Router) -> None:

@@ -174,6 +174,7 @@ _BY_REVISION = [name for name, (_, labels) in _COUNTERS.items() if "revision" in
 """All of these have it second."""
 
 _GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "weir_backend_ejected": ("1 while a backend gets probes only", ("backend", "identity")),
     "weir_canary_weight": ("Share of new requests drawn for the canary", ("route",)),
     "weir_evidence_log_e": ("Evidence of harm, natural log of E", ("route",)),
 }

@@ -21,17 +21,34 @@ _EJECTING: frozenset[FailureCause] = frozenset(
 )
 
 
+Turned = Callable[[Backend, bool], None]
+"""Hears of a backend that was ejected (True) or is back (False)."""
+
+
 class Upstream:
     """One backend identity: its connections, its headers, its recent failures."""
 
-    __slots__ = ("_ejected_until_s", "_failures", "_probing", "backend", "headers", "pool")
+    __slots__ = (
+        "_ejected_until_s",
+        "_failures",
+        "_probing",
+        "_turned",
+        "backend",
+        "headers",
+        "pool",
+    )
 
     def __init__(
-        self, backend: Backend, pool: Pool, headers: Callable[[], list[tuple[bytes, bytes]]]
+        self,
+        backend: Backend,
+        pool: Pool,
+        headers: Callable[[], list[tuple[bytes, bytes]]],
+        turned: Turned = lambda backend, ejected: None,
     ) -> None:
         self.backend = backend
         self.pool = pool
         self.headers = headers
+        self._turned = turned
         self._failures = 0
         self._ejected_until_s = 0.0
         self._probing = False
@@ -47,6 +64,8 @@ class Upstream:
 
     def succeeded(self) -> None:
         """Forget the failures: the backend answered."""
+        if self._failures >= EJECT_AFTER:
+            self._turned(self.backend, False)
         self._failures = 0
         self._probing = False
 
@@ -57,6 +76,8 @@ class Upstream:
             return
         self._failures += 1
         beyond = self._failures - EJECT_AFTER
+        if beyond == 0:
+            self._turned(self.backend, True)
         if beyond >= 0:
             self._ejected_until_s = now_s + min(EJECT_MIN_S * 2 ** min(beyond, 10), EJECT_MAX_S)
 
@@ -96,8 +117,9 @@ class Keys:
 class Upstreams:
     """Every backend identity that the table names; pools of those gone are closed."""
 
-    def __init__(self, keys: Keys) -> None:
+    def __init__(self, keys: Keys, turned: Turned = lambda backend, ejected: None) -> None:
         self._keys = keys
+        self._turned = turned
         self._by_identity: dict[str, Upstream] = {}
 
     def get(self, backend: Backend) -> Upstream:
@@ -120,7 +142,7 @@ class Upstreams:
     def _make(self, backend: Backend, limits: Limits) -> Upstream:
         context = ssl.create_default_context() if backend.url.startswith("https:") else None
         pool = Pool(backend.url, limits=ClientLimits(upstream=limits), ssl_context=context)
-        upstream = Upstream(backend, pool, self._headers(backend.key))
+        upstream = Upstream(backend, pool, self._headers(backend.key), self._turned)
         self._by_identity[backend.identity] = upstream
         return upstream
 

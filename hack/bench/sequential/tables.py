@@ -267,8 +267,8 @@ def promotion(runs: int, size: float) -> Table:
     floor = Objective(name="errors", event="Error", negligible_rate=0.01)
     base = Case(requests=int(40_000 * size), weights=(), fails=steady(0, 0), promote=True)
     plain = replace(base, per_s=100)
-    some = max(20, runs // 2)
-    few = max(20, runs // 4)
+    some = max(12, runs // 2)
+    few = max(12, runs // 4)
     silent = replace(plain, requests=int(6_000 * size), fails=steady(0.01, 0.01))
     rows = [
         ("no failures, negligible rate 1 %", replace(plain, objectives=(floor,)), some),
@@ -335,5 +335,5 @@ def pairs(runs: int, size: float) -> Table:
 
 def tables(runs: int, size: float) -> Iterable[Table]:
     """Return all tables; `runs` is of a cell of the first, `size` scales the length of a run."""
-    few = max(20, runs // 7)
+    few = max(12, runs // 7)
     return (equal(runs, size), detection(few, size), promotion(few, size), pairs(few, size))
