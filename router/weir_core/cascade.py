@@ -7,34 +7,30 @@ it cost, and which check (if any) did not accept it.
 """
 
 from collections.abc import Callable
-from typing import Literal
 
 import msgspec
 
-from weir_core.snapshot import Backend, Behaviour, FailureCause, Tier
+from weir_core.snapshot import Backend, Tier
+from weir_core.turns import (
+    Action,
+    Answered,
+    Call,
+    Cancel,
+    ClientGone,
+    Commit,
+    Event,
+    Fail,
+    Failed,
+    FirstBytes,
+    Plan,
+    Recalled,
+    Reply,
+    Verified,
+    Verify,
+)
 
 MAX_HOPS = 4
 """Routers one request may pass through; more is a loop."""
-
-Cause = FailureCause | Literal["Rejected"]
-"""Rejected: the upstream refused (4xx) a request that we had validated."""
-
-
-class Plan(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """What was decided before the first call. `deadline_s` is absolute, `end` inclusive.
-
-    `prompt_tokens` is an upper bound, `max_tokens` what the client asked for (0: nothing).
-    """
-
-    revision: str
-    behaviour: Behaviour
-    start: int
-    end: int
-    deadline_s: float
-    stream: bool = False
-    prompt_tokens: int = 0
-    max_tokens: int = 0
-    hops: int = 0
 
 
 class State(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -64,111 +60,6 @@ class State(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     over: bool = False
 
 
-# Actions.
-
-
-class Call(msgspec.Struct, frozen=True, gc=False):
-    """Send the request to `backend` as tier `tier` says; `max_tokens` 0 leaves the cap alone."""
-
-    id: int
-    tier: int
-    backend: Backend
-    timeout_ms: int
-    max_tokens: int
-    stream: bool
-
-
-class Cancel(msgspec.Struct, frozen=True, gc=False):
-    """Close the call `id`; its later events are ignored."""
-
-    id: int
-
-
-class Verify(msgspec.Struct, frozen=True, gc=False):
-    """Run the checks of tier `tier` on the answer of call `id`."""
-
-    id: int
-    tier: int
-
-
-class Commit(msgspec.Struct, frozen=True, gc=False):
-    """Relay what call `id` sends from now on: nothing can be taken back after this."""
-
-    id: int
-
-
-class Reply(msgspec.Struct, frozen=True, gc=False):
-    """End the request well: with the answer of call `id`."""
-
-    id: int
-
-
-class Fail(msgspec.Struct, frozen=True, gc=False):
-    """End the request with an error: an HTTP status, OpenAI's error code, and why."""
-
-    status: int
-    code: str
-    message: str
-
-
-Action = Call | Cancel | Verify | Commit | Reply | Fail
-
-# Events. Each names the call it is about; those of any other call are stale and ignored.
-
-
-class FirstBytes(msgspec.Struct, frozen=True, gc=False):
-    """The first event of a streamed answer has come."""
-
-    id: int
-    now_s: float
-
-
-class Answered(msgspec.Struct, frozen=True, gc=False):
-    """A whole answer with a good status has come."""
-
-    id: int
-    now_s: float
-    cost_pico: int
-
-
-class Verified(msgspec.Struct, frozen=True, gc=False):
-    """All checks ran; `refused_by` names the first that did not accept, "" if all did."""
-
-    id: int
-    now_s: float
-    refused_by: str
-
-
-class Failed(msgspec.Struct, frozen=True, gc=False):
-    """The call gave no usable answer, for `cause`; `billed` when it may have cost money.
-
-    `may_move` False: the budget of moves (fallbacks, failure escalations) is used up now.
-    `asked` False: the backend was not even tried, so that no attempt was spent.
-    """
-
-    id: int
-    now_s: float
-    cause: Cause
-    status: int = 0
-    billed: bool = False
-    may_move: bool = True
-    asked: bool = True
-
-
-class ClientGone(msgspec.Struct, frozen=True, gc=False):
-    """Nobody waits for the reply any more."""
-
-    now_s: float
-
-
-class Recalled(msgspec.Struct, frozen=True, gc=False):
-    """The brake tripped: answer again as `plan` (stable's) says, if nothing is committed."""
-
-    now_s: float
-    plan: Plan
-
-
-Event = FirstBytes | Answered | Verified | Failed | ClientGone | Recalled
 Steps = tuple[State, tuple[Action, ...]]
 
 

@@ -75,6 +75,13 @@ def public(router: Router, control: Control) -> FastAPI:
     async def models() -> Response:
         return Response(router.models(), media_type="application/json")
 
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> Response:
+        found = router.model(name)
+        if found is None:
+            return _error(404, "model_not_found", f"The model {name[:100]!r} does not exist")
+        return Response(found, media_type="application/json")
+
     @app.post("/v1/feedback")
     async def feedback(label: Feedback) -> Response:
         if router.label(label.id, harm=label.harm):

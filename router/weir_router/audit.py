@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 import msgspec
 
-from weir_core.cascade import Reply
 from weir_core.evidence import CANARY, STABLE
 from weir_core.snapshot import Audits, Backend, Tier
+from weir_core.turns import Reply
 from weir_router import calls
 from weir_router.answer import Answer
 from weir_router.calls import Context, Trouble

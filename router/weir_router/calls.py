@@ -8,8 +8,8 @@ import contextlib
 
 import msgspec
 
-from weir_core.cascade import Cause
 from weir_core.snapshot import Backend
+from weir_core.turns import Cause
 from weir_router import answer, client, dialect
 from weir_router.dialect import Ask, Request
 from weir_router.upstreams import Upstream

@@ -22,7 +22,6 @@ from weir_core.rollout import (
     effective_alpha,
     evidence_key,
     policy_for,
-    rested,
     weight_order,
 )
 from weir_core.sequential import fingerprint
@@ -35,11 +34,12 @@ from weir_router.serve import Router
 from weir_router.standing import (
     FORMAT,
     MAX_EVENTS,
-    MAX_GONE,
     Happened,
     Saved,
     SavedRoute,
     StateFile,
+    forget_gone,
+    rest,
 )
 from weir_router.world import World, gather
 
@@ -55,8 +55,15 @@ class Keeper:
     """Keeps one router's policy. `start()` once, then `run()` until cancelled, then `end()`."""
 
     def __init__(
-        self, *, folder: Folder, file: StateFile, router: Router, clock: Callable[[], float]
+        self,
+        *,
+        folder: Folder,
+        file: StateFile,
+        router: Router,
+        clock: Callable[[], float],
+        has_key: Callable[[str], bool] = lambda name: True,
     ) -> None:
+        self._has_key = has_key
         self._folder = folder
         self._file = file
         self._router = router
@@ -92,7 +99,7 @@ class Keeper:
             boot=saved.boot + 1,
             clean=False,
             unclean_boots=unclean,
-            routes={key: _rested(one, gap_s, now_s) for key, one in saved.routes.items()},
+            routes={key: rest(one, gap_s, now_s) for key, one in saved.routes.items()},
         )
         self._router.ledger.restore(saved.tallies, self._clock())
         self._load()
@@ -177,7 +184,7 @@ class Keeper:
 
     def _load(self) -> None:
         before = set(self._world.problems) if self._world is not None else set()
-        self._world = gather(self._folder, self._saved.routes)
+        self._world = gather(self._folder, self._saved.routes, self._has_key)
         for problem in self._world.problems:
             if problem not in before:
                 log.warning("problem in the configuration", extra={"problem": problem.sentence()})
@@ -212,12 +219,12 @@ class Keeper:
             gone = not self._world.keeps(key, route)
             if gone != route.gone:
                 log.info("route taken out" if gone else "route is back", extra={"route": key})
-                back = _rested(replace(route, gone=False), now_s - route.gone_since_s, now_s)
+                back = rest(replace(route, gone=False), now_s - route.gone_since_s, now_s)
                 route = replace(route, gone=True, gone_since_s=now_s) if gone else back
                 routes[key] = route
             if not gone:
                 routes[key] = self._advance(key, route, now_s, in_sync=in_sync)
-        routes = _forget_gone(routes)
+        routes = forget_gone(routes)
         changed = {key for key in routes if _published(routes, key) != self._last_published(key)}
         changed |= {key for key in self._saved.routes if key not in routes}
         return routes, changed
@@ -365,13 +372,6 @@ class Keeper:
         return status
 
 
-def _rested(route: SavedRoute, gap_s: float, now_s: float) -> SavedRoute:
-    """Return the route with its clocks moved on by time in which it was not served."""
-    if route.gone:
-        return route
-    return replace(route, state=rested(route.state, gap_s=gap_s, now_s=now_s))
-
-
 def _policy(route: SavedRoute) -> RoutePolicy | None:
     return policy_for(
         route.state,
@@ -397,11 +397,3 @@ def _raises(before: Mapping[str, SavedRoute], after: Mapping[str, SavedRoute], k
     if key not in before or key not in after:
         return False
     return weight_order(before[key].state, after[key].state) == "raise"
-
-
-def _forget_gone(routes: dict[str, SavedRoute]) -> dict[str, SavedRoute]:
-    """Drop the oldest of the routes that are gone, beyond MAX_GONE of them."""
-    gone = [key for key, route in routes.items() if route.gone]
-    for key in gone[: max(0, len(gone) - MAX_GONE)]:
-        del routes[key]
-    return routes

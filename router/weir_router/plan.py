@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from weir_core.cascade import Plan
 from weir_core.routing import UNKNOWN, Chosen
+from weir_core.turns import Plan
 from weir_router import dialect
 from weir_router.dialect import Refusal, Request
 from weir_router.table import Arm

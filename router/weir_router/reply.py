@@ -8,8 +8,9 @@ import math
 
 import msgspec
 
-from weir_core.cascade import Fail, Reply, State
+from weir_core.cascade import State
 from weir_core.snapshot import Objective
+from weir_core.turns import Fail, Reply
 from weir_router import dialect, verify
 from weir_router.answer import stream_for_client, without_logprobs
 from weir_router.cycle import Exchange

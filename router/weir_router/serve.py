@@ -179,11 +179,13 @@ class Router:
 
     def models(self) -> bytes:
         """Return the body of GET /v1/models: the model names of the routes."""
-        data = [
-            {"id": name, "object": "model", "created": 0, "owned_by": route.policy.namespace}
-            for name, route in sorted(self.table.by_model.items())
-        ]
+        data = [_model(name, route) for name, route in sorted(self.table.by_model.items())]
         return msgspec.json.encode({"object": "list", "data": data})
+
+    def model(self, name: str) -> bytes | None:
+        """Return the body of GET /v1/models/{name}, None for a model that no route serves."""
+        route = self.table.by_model.get(name)
+        return msgspec.json.encode(_model(name, route)) if route is not None else None
 
     async def _serve(self, kind: Kind, exchange: Exchange) -> None:
         if exchange.gone:
@@ -363,6 +365,10 @@ class Router:
 
     def _silent_walk(self, route: Route, position: int, request: Request, given: Given) -> Walk:
         return self._walk(route, position, request, given, Context(b"audit", given.hops))
+
+
+def _model(name: str, route: Route) -> dict[str, str | int]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": route.policy.namespace}
 
 
 def _attempt(route: Route) -> tuple[str, str, int]:

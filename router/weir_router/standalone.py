@@ -73,7 +73,8 @@ async def _serve(settings: Settings, said: Callable[[str], None]) -> None:
     boot = f"boot-{file.read().boot + 1}"
     keeper: Keeper | None = None
     metrics = Metrics()
-    upstreams = Upstreams(Keys(settings.keys), _told_to(metrics))
+    keys = Keys(settings.keys)
+    upstreams = Upstreams(keys, _told_to(metrics))
     router = Router(
         name=socket.gethostname(),
         ledger=Ledger(router="standalone", boot=boot),
@@ -84,7 +85,11 @@ async def _serve(settings: Settings, said: Callable[[str], None]) -> None:
         on_trip=lambda trip: keeper.tripped(trip) if keeper is not None else None,
     )
     keeper = Keeper(
-        folder=Folder(settings.config, but=settings.state), file=file, router=router, clock=clock
+        folder=Folder(settings.config, but=settings.state),
+        file=file,
+        router=router,
+        clock=clock,
+        has_key=lambda name: bool(keys.get(name)),
     )
     keeper.start()
     front, admin = _servers(settings, router, keeper)

@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from weir_core.evidence import Tally
-from weir_core.rollout import RolloutState, Transition
+from weir_core.rollout import RolloutState, Transition, rested
 from weir_core.snapshot import Monitoring, RolloutPolicy
 
 FORMAT: Literal[1] = 1
@@ -55,6 +55,21 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True):
     routes: dict[str, SavedRoute] = {}
     tallies: tuple[Tally, ...] = ()
     written_s: float = 0.0
+
+
+def rest(route: SavedRoute, gap_s: float, now_s: float) -> SavedRoute:
+    """Return the route with its clocks moved on by time in which it was not served."""
+    if route.gone:
+        return route
+    return msgspec.structs.replace(route, state=rested(route.state, gap_s=gap_s, now_s=now_s))
+
+
+def forget_gone(routes: dict[str, SavedRoute]) -> dict[str, SavedRoute]:
+    """Drop the oldest of the routes that are gone, beyond MAX_GONE of them."""
+    gone = [key for key, route in routes.items() if route.gone]
+    for key in gone[: max(0, len(gone) - MAX_GONE)]:
+        del routes[key]
+    return routes
 
 
 class StateFileError(Exception):

@@ -7,7 +7,8 @@ client went away, or a brake recalls it to stable.
 import asyncio
 from collections.abc import Callable
 
-from weir_core.cascade import (
+from weir_core.cascade import State, begin, step
+from weir_core.turns import (
     Action,
     Answered,
     Call,
@@ -21,11 +22,8 @@ from weir_core.cascade import (
     Plan,
     Recalled,
     Reply,
-    State,
     Verified,
     Verify,
-    begin,
-    step,
 )
 from weir_router import calls, client, verify
 from weir_router.answer import Answer, read_stream

@@ -1,13 +1,13 @@
 """What a folder's manifests say now, and which routes that are not in them are only broken."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import msgspec
 
 from weir_core.compile import Compiled, compile_world
 from weir_core.errors import Problem
 from weir_core.manifests import parse
-from weir_core.resources import ModelRoute, key_of
+from weir_core.resources import ModelBackend, ModelRoute, Resource, key_of
 from weir_router.folder import Folder
 from weir_router.standing import SavedRoute
 
@@ -45,8 +45,14 @@ def _file(problem: Problem) -> str:
     return name if line.isdigit() else problem.source
 
 
-def gather(folder: Folder, saved: Mapping[str, SavedRoute]) -> World:
-    """Read the folder and compile it against what is saved. Raises nothing of the files."""
+def gather(
+    folder: Folder, saved: Mapping[str, SavedRoute], has_key: Callable[[str], bool]
+) -> World:
+    """Read the folder and compile it against what is saved. Raises nothing of the files.
+
+    A key file that is not there is a problem of its backend; the routes are served all the same,
+    for some upstreams want no key.
+    """
     texts, unread = folder.read()
     parsed = parse(texts)
     routes = [one for one in parsed.resources if isinstance(one, ModelRoute)]
@@ -69,5 +75,22 @@ def gather(folder: Folder, saved: Mapping[str, SavedRoute]) -> World:
         since={key: route.created_s for key, route in serving.items()},
         claimed=claimed,
     )
-    later = tuple(parsed.placed(problem) for problem in compiled.problems)
+    keyless = _keyless(parsed.resources, has_key)
+    later = tuple(parsed.placed(problem) for problem in (*compiled.problems, *keyless))
     return World(compiled=compiled, problems=(*unparsed, *later), files=files)
+
+
+def _keyless(resources: Iterable[Resource], has_key: Callable[[str], bool]) -> Iterator[Problem]:
+    for one in resources:
+        if not isinstance(one, ModelBackend) or one.spec.external is None:
+            continue
+        ref = one.spec.external.api_key_ref
+        if ref is not None and not has_key(ref.key):
+            yield Problem(
+                object=f"ModelBackend {key_of(one)}",
+                field="spec.external.apiKeyRef.key",
+                seen=f"no key file '{ref.key}'",
+                wanted="a file of that name in the folder that --keys names",
+                reason="KeyNotFound",
+                condition="ResolvedRefs",
+            )

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.routes import LARGE, SMALL, SPARE, WHOLE, behaviour
-from weir_core.cascade import (
-    MAX_HOPS,
+from weir_core.cascade import MAX_HOPS, State, begin, step
+from weir_core.snapshot import Tier
+from weir_core.turns import (
     Action,
     Answered,
     Call,
@@ -21,13 +22,9 @@ from weir_core.cascade import (
     Plan,
     Recalled,
     Reply,
-    State,
     Verified,
     Verify,
-    begin,
-    step,
 )
-from weir_core.snapshot import Tier
 
 
 def plan(**changes: object) -> Plan:

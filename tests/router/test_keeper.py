@@ -167,6 +167,23 @@ def test_a_state_file_in_the_folder_is_no_manifest(house: House) -> None:
     run(scene)
 
 
+def test_a_missing_key_file_is_told_and_harms_nobody(house: House) -> None:
+    async def scene() -> None:
+        with_key = backend("keyed")
+        with_key["spec"]["external"]["apiKeyRef"] = {"key": "provider"}
+        house.put("keyed.yaml", with_key)
+        house.put("route.yaml", a_route())
+        house.start()
+        house.keeper._has_key = lambda name: False
+        house.put("note.yaml", "# read again")
+        await house.walk()
+
+        assert "no key file 'provider'" in house.keeper.statuses()["problems"][0]
+        assert house.names() == ["assistant"]
+
+    run(scene)
+
+
 def test_a_newer_route_does_not_take_an_older_ones_model_name(house: House) -> None:
     async def scene() -> None:
         house.put("zeta.yaml", a_route("zeta"))

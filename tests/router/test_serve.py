@@ -333,10 +333,14 @@ def test_a_bad_body_is_a_400_that_says_what_was_wanted(body: bytes) -> None:
 
 
 def test_the_sdk_lists_the_models() -> None:
-    async def scene() -> None:
+    async def scene() -> list[str]:
         async with two_upstreams(says("s"), says("l")) as (small, large):
             async with running(plain(two_tiers(small, large))) as weir:
                 async with client(weir.url) as api:
-                    return [model.id async for model in api.models.list()]
+                    listed = [model.id async for model in api.models.list()]
+                    one = await api.models.retrieve("assistant")
+                    with pytest.raises(openai.NotFoundError):
+                        await api.models.retrieve("other")
+                    return [*listed, one.id]
 
-    assert asyncio.run(scene()) == ["assistant"]
+    assert asyncio.run(scene()) == ["assistant", "assistant"]
