@@ -19,9 +19,7 @@ from weir_core.rollout import (
     Inputs,
     RolloutState,
     advance,
-    effective_alpha,
     evidence_key,
-    policy_for,
     weight_order,
 )
 from weir_core.sequential import fingerprint
@@ -39,6 +37,8 @@ from weir_router.standing import (
     SavedRoute,
     StateFile,
     forget_gone,
+    policy_of,
+    published,
     rest,
 )
 from weir_router.world import World, gather
@@ -48,6 +48,8 @@ LOOK_S = 0.25
 """How often the folder is looked at for changes."""
 SLOW_DISK_S = 1.0
 STUCK_S = 30.0
+IDLE_S = 5.0
+"""How often a state is written in which nothing but the time has changed."""
 log = logging.getLogger("weir")
 
 
@@ -71,6 +73,7 @@ class Keeper:
         self._saved = Saved(format=FORMAT)
         self._world: World | None = None
         self._ticked_s = clock()
+        self._on_disk = Saved(format=FORMAT)
         self._statuses: dict[str, dict[str, Any]] = {}
         self._commands: dict[str, Command] = {}
         self._judged: dict[str, tuple[Key, Judgement]] = {}
@@ -146,11 +149,16 @@ class Keeper:
             self._ticked_s = now_s
 
     async def _write(self, saved: Saved) -> int:
+        """Bring the state to disk and return its turn; an idle one is written now and then."""
+        idle = replace(saved, written_s=self._on_disk.written_s) == self._on_disk
+        if idle and saved.written_s - self._on_disk.written_s < IDLE_S:
+            return self._file.turns
         began_s = time.monotonic()
         turn = self._file.turn()
         await asyncio.to_thread(self._file.write, saved, turn)
         if time.monotonic() - began_s > SLOW_DISK_S:
             log.warning("slow disk", extra={"seconds": round(time.monotonic() - began_s, 1)})
+        self._on_disk = saved
         return turn
 
     def _raise(self, raised: Mapping[str, SavedRoute], before: Mapping[str, SavedRoute]) -> None:
@@ -225,12 +233,12 @@ class Keeper:
             if not gone:
                 routes[key] = self._advance(key, route, now_s, in_sync=in_sync)
         routes = forget_gone(routes)
-        changed = {key for key in routes if _published(routes, key) != self._last_published(key)}
+        changed = {key for key in routes if published(routes, key) != self._last(key)}
         changed |= {key for key in self._saved.routes if key not in routes}
         return routes, changed
 
-    def _last_published(self, key: str) -> RoutePolicy | None:
-        return _published(self._saved.routes, key)
+    def _last(self, key: str) -> RoutePolicy | None:
+        return published(self._saved.routes, key)
 
     def _advance(
         self,
@@ -275,7 +283,7 @@ class Keeper:
         return after
 
     def _judge(self, key: str, route: SavedRoute, now_s: float) -> Judgement | None:
-        policy = _policy(route)
+        policy = policy_of(route)
         if policy is None or policy.canary is None:
             return None
         self._router.ledger.open(policy, now_s)
@@ -286,7 +294,7 @@ class Keeper:
         routes = self._saved.routes
         self._number += 1
         oldest_first = sorted(routes, key=lambda key: (routes[key].created_s, key))
-        policies = tuple(_published(routes, key) for key in oldest_first)
+        policies = tuple(published(routes, key) for key in oldest_first)
         self._router.apply(
             Snapshot(
                 version=(self._saved.boot, self._number),
@@ -370,26 +378,6 @@ class Keeper:
         status = route_status(route.state, observed, now_s=self._clock(), old=old)
         self._statuses[key] = status
         return status
-
-
-def _policy(route: SavedRoute) -> RoutePolicy | None:
-    return policy_for(
-        route.state,
-        uid=route.uid,
-        namespace=route.namespace,
-        name=route.name,
-        model_names=route.model_names,
-        monitoring=route.monitoring,
-        rollout=route.rollout,
-        brake_alpha=effective_alpha(
-            route.rollout, route.state.attempt, restarts=route.state.restarts
-        ),
-    )
-
-
-def _published(routes: Mapping[str, SavedRoute], key: str) -> RoutePolicy | None:
-    route = routes.get(key)
-    return None if route is None or route.gone else _policy(route)
 
 
 def _raises(before: Mapping[str, SavedRoute], after: Mapping[str, SavedRoute], key: str) -> bool:

@@ -7,14 +7,21 @@ It is written by the clock, not at events: syncing at failures would lose outcom
 import fcntl
 import os
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from weir_core.evidence import Tally
-from weir_core.rollout import RolloutState, Transition, rested
-from weir_core.snapshot import Monitoring, RolloutPolicy
+from weir_core.rollout import (
+    RolloutState,
+    Transition,
+    effective_alpha,
+    policy_for,
+    rested,
+)
+from weir_core.snapshot import Monitoring, RolloutPolicy, RoutePolicy
 
 FORMAT: Literal[1] = 1
 MAX_EVENTS = 50
@@ -70,6 +77,28 @@ def forget_gone(routes: dict[str, SavedRoute]) -> dict[str, SavedRoute]:
     for key in gone[: max(0, len(gone) - MAX_GONE)]:
         del routes[key]
     return routes
+
+
+def policy_of(route: SavedRoute) -> RoutePolicy | None:
+    """Return what the router obeys of a route; None while no revision may serve."""
+    return policy_for(
+        route.state,
+        uid=route.uid,
+        namespace=route.namespace,
+        name=route.name,
+        model_names=route.model_names,
+        monitoring=route.monitoring,
+        rollout=route.rollout,
+        brake_alpha=effective_alpha(
+            route.rollout, route.state.attempt, restarts=route.state.restarts
+        ),
+    )
+
+
+def published(routes: Mapping[str, SavedRoute], key: str) -> RoutePolicy | None:
+    """Return what the router obeys of one of the routes; None for one that is gone."""
+    route = routes.get(key)
+    return None if route is None or route.gone else policy_of(route)
 
 
 class StateFileError(Exception):
