@@ -145,7 +145,9 @@ class Screen:
         done = "All as it should be" if not wrong else "Not all as it should be"
         saved = f"; numbers in {json_file}" if json_file else ""
         self._say(f"{done}, in {seconds:.0f} s{saved}.", "" if wrong else "bold")
-        self._say("Next: weir demo --keep, then edit a manifest yourself and watch what Weir does.")
+        self._say(
+            "Next: make demo DEMO=--keep, then edit a manifest yourself and watch what Weir does."
+        )
 
     def kept(self, weir: Weir, folder: str) -> None:
         """Say what still runs, and what can be done with it."""
