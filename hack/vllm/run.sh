@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Serves the demo's large model by a real vLLM on the CPU and runs the router's upstream contract
 # against it. The environment (5 GB) is made once, in the user's cache.
-# Usage: hack/vllm/run.sh [pytest arguments]
+# Usage: hack/vllm/run.sh [pytest arguments]. Exit 3: vLLM itself did not start.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 version=0.32.0
@@ -46,10 +46,10 @@ trap 'kill "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true; rm
 
 echo "waiting for vLLM (a minute, up to five on a busy machine)"
 for _ in $(seq 600); do
-  if ! kill -0 "$server" 2>/dev/null; then tail -n 40 "$work/vllm.log" >&2; exit 1; fi
+  if ! kill -0 "$server" 2>/dev/null; then tail -n 40 "$work/vllm.log" >&2; exit 3; fi
   if "$python" -c "import urllib.request as u; u.urlopen('http://127.0.0.1:$port/health', timeout=1)" 2>/dev/null
   then ready=1; break; fi
   sleep 1
 done
-if [ -z "${ready:-}" ]; then tail -n 40 "$work/vllm.log" >&2; exit 1; fi
+if [ -z "${ready:-}" ]; then tail -n 40 "$work/vllm.log" >&2; exit 3; fi
 WEIR_VLLM_URL="http://127.0.0.1:$port" "$python" -m pytest hack/vllm/test_contract.py "$@"
