@@ -13,8 +13,6 @@ Kind = Literal["chat", "completion"]
 PATHS: dict[Kind, bytes] = {"chat": b"/v1/chat/completions", "completion": b"/v1/completions"}
 JSON = (b"content-type", b"application/json")
 
-_NULL = Raw(b"null")
-
 
 class Refusal(msgspec.Struct, frozen=True):
     """A request that is not served, in OpenAI's words."""

@@ -39,6 +39,7 @@ from weir_router.standing import (
     forget_gone,
     policy_of,
     published,
+    readable,
     rest,
 )
 from weir_router.world import World, gather
@@ -82,11 +83,6 @@ class Keeper:
         self._ticking = asyncio.Lock()
         self._commanding = asyncio.Lock()
 
-    @property
-    def boot(self) -> int:
-        """Number of this start, from 1."""
-        return self._saved.boot
-
     def start(self) -> None:
         """Read state and configuration and publish the first snapshot.
 
@@ -104,7 +100,7 @@ class Keeper:
             unclean_boots=unclean,
             routes={key: rest(one, gap_s, now_s) for key, one in saved.routes.items()},
         )
-        self._router.ledger.restore(saved.tallies, self._clock())
+        self._router.ledger.restore(readable(saved), now_s)
         self._load()
         # Requests in flight at a crash are not all counted yet: no raise on the first look.
         routes, _ = self._advanced(self._clock(), in_sync=saved.boot == 0)

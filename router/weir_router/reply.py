@@ -164,7 +164,7 @@ def _own_words(body: bytes) -> bytes:
 def failed_mask(route: Route, walk: Walk, replier: Replier, metrics: Metrics) -> int:
     """Return the objectives that this request failed, as bits in their order.
 
-    The table of DESIGN §6: a healed failure is still an Error; an answer that a verifier caught
+    A healed failure is still an Error; an answer that a verifier caught
     is Escalated and no violation; a reply that never came, or broke, is an Error and Slow.
     """
     state = walk.state

@@ -14,6 +14,7 @@ from typing import Literal
 import msgspec
 
 from weir_core.evidence import Tally
+from weir_core.merging import fits
 from weir_core.rollout import (
     RolloutState,
     Transition,
@@ -21,6 +22,7 @@ from weir_core.rollout import (
     policy_for,
     rested,
 )
+from weir_core.sequential import fingerprint
 from weir_core.snapshot import Monitoring, RolloutPolicy, RoutePolicy
 
 FORMAT: Literal[1] = 1
@@ -99,6 +101,23 @@ def published(routes: Mapping[str, SavedRoute], key: str) -> RoutePolicy | None:
     """Return what the router obeys of one of the routes; None for one that is gone."""
     route = routes.get(key)
     return None if route is None or route.gone else policy_of(route)
+
+
+def readable(saved: Saved) -> tuple[Tally, ...]:
+    """Return the tallies that belong to a saved route and have the shape that its key implies.
+
+    Others are of objectives that nobody judges any more, or of another release's layout.
+    """
+    counts = {
+        (route.uid, fingerprint(route.monitoring)): len(route.monitoring.objectives)
+        for route in saved.routes.values()
+    }
+    kept = []
+    for tally in saved.tallies:
+        objectives = counts.get((tally.key.route_uid, tally.key.objectives))
+        if objectives is not None and fits(tally, objectives):
+            kept.append(tally)
+    return tuple(kept)
 
 
 class StateFileError(Exception):

@@ -85,12 +85,6 @@ class Upstream:
         """The call was cancelled: it told nothing of the backend."""
         self._probing = False
 
-    def retry_after_s(self, now_s: float) -> float:
-        """Return in how many seconds a probe may be tried, 0 when it is not ejected."""
-        if self._failures < EJECT_AFTER:
-            return 0.0
-        return max(0.0, self._ejected_until_s - now_s)
-
 
 class Keys:
     """API keys as files of one folder, re-read when they change; never logged."""

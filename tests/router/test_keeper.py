@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
@@ -15,7 +16,7 @@ from weir_router.folder import Folder
 from weir_router.keeper import Keeper
 from weir_router.ledger import Ledger
 from weir_router.serve import Router
-from weir_router.standing import Saved, StateFile, StateFileError
+from weir_router.standing import Saved, StateFile, StateFileError, readable
 from weir_router.telemetry import Metrics
 from weir_router.upstreams import Keys, Upstreams
 
@@ -413,3 +414,27 @@ def test_of_two_writes_that_meet_the_later_turn_stays(tmp_path: Path) -> None:
     file.write(Saved(format=1, boot=1), early)
 
     assert file.read().boot == 2
+
+
+def test_only_tallies_that_fit_a_saved_route_are_restored(house: House) -> None:
+    async def scene() -> None:
+        house.put("route.yaml", a_route())
+        house.start()
+        house.put("route.yaml", a_route(maxAttempts=1))
+        await house.walk()
+        policy = house.router.table.routes["default/assistant"].policy
+        assert house.router.ledger.assign(policy, 0, "", house.now_s) is not None
+        await house.walk()
+        saved = house.file.read()
+        (good,) = saved.tallies
+        (epoch, *_) = good.epochs
+        cut = msgspec.structs.replace(epoch, counts=epoch.counts[:-1])
+        odd = msgspec.structs.replace(good, epochs=(cut,))
+        foreign = msgspec.structs.replace(
+            good, key=msgspec.structs.replace(good.key, objectives="ffffffffff")
+        )
+
+        assert readable(saved) == (good,)
+        assert readable(msgspec.structs.replace(saved, tallies=(odd, foreign))) == ()
+
+    run(scene)
