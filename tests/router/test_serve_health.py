@@ -30,7 +30,7 @@ def the_only(weir: Running, tier: int = 0) -> Upstream:
 
 
 def is_up(weir: Running) -> bool:
-    return the_only(weir).retry_after_s(weir.router.clock()) == 0.0
+    return the_only(weir).available(weir.router.clock())
 
 
 async def fails(api: openai.AsyncOpenAI, times: int, **changes: Any) -> None:
