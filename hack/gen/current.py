@@ -1,14 +1,48 @@
-"""Fails when a generated file is not what its source would generate today.
+"""Fails when a generated file is not what its source would generate today; --write writes them.
 
-Now: requirements.lock must pin, with a hash, every dependency that pyproject.toml names.
+crds/ comes from the models in weir_core. requirements.lock must pin, with a hash, every
+dependency that pyproject.toml names (`make lock` writes it).
 """
 
 import re
 import sys
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
+from crds import KINDS, text_of
+from reference import reference
+
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def generated() -> Mapping[Path, str]:
+    """Return every generated file with its text, by its path below the repository."""
+    texts = {Path("crds") / kind.file: text_of(kind) for kind in KINDS}
+    return {**texts, Path("crds/README.md"): reference()}
+
+
+def stale_files(root: Path) -> list[str]:
+    """Return what is wrong with the generated files below `root`."""
+    texts = generated()
+    stale = [
+        f"{path}: not what its source generates"
+        for path, text in texts.items()
+        if not (root / path).is_file() or (root / path).read_text() != text
+    ]
+    found = {path.relative_to(root) for path in (root / "crds").glob("*") if path.is_file()}
+    return stale + [f"{path}: nothing generates it" for path in sorted(found - set(texts))]
+
+
+def write_files(root: Path) -> None:
+    """Write the generated files and remove those that nothing generates any more."""
+    texts = generated()
+    (root / "crds").mkdir(exist_ok=True)
+    for path in (root / "crds").glob("*"):
+        if path.relative_to(root) not in texts:
+            path.unlink()
+    for path, text in texts.items():
+        (root / path).write_text(text)
 
 
 def wanted() -> set[str]:
@@ -29,14 +63,23 @@ def _name(requirement: str) -> str:
     return re.split(r"[^A-Za-z0-9._-]", requirement)[0].lower().replace("_", "-")
 
 
-def main() -> int:
-    """Print what is stale; 1 if anything is."""
+def stale_lock() -> list[str]:
+    """Return what is wrong with the lock."""
     stale = [f"requirements.lock: no pin for {name}" for name in sorted(wanted() - pinned())]
     if re.search(r"https?://", (ROOT / "requirements.lock").read_text()):
         stale.append("requirements.lock: names an address")
-    for line in stale:
-        print(f"{line}; run `make lock`", file=sys.stderr)
-    return bool(stale)
+    return stale
+
+
+def main() -> int:
+    """Print what is stale; 1 if anything is. With --write, write what is generated first."""
+    if "--write" in sys.argv[1:]:
+        write_files(ROOT)
+    advice = [f"{line}; run hack/gen/current.py --write" for line in stale_files(ROOT)]
+    advice += [f"{line}; run `make lock`" for line in stale_lock()]
+    for line in advice:
+        print(line, file=sys.stderr)
+    return bool(advice)
 
 
 if __name__ == "__main__":

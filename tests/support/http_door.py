@@ -1,4 +1,4 @@
-"""A real uvicorn.Server with the front door, inside a test's loop."""
+"""A real server with the front door, inside a test's loop."""
 
 import asyncio
 import contextlib
@@ -9,6 +9,7 @@ from typing import Any
 import uvicorn
 
 from support.http_wire import Wire, until
+from weir_router.accept import AcceptingServer
 from weir_router.cycle import Exchange, Handler
 from weir_router.server import ServerLimits, model_protocol
 
@@ -61,7 +62,8 @@ async def serving(
     protocol = model_protocol(handlers or {b"/v1/x": echo}, limits, **(door or {}))
     given = {"app": app, "lifespan": "off", "ws": "none", "log_config": None, **config}
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(http=protocol, loop="none", **given))
+    config_of = uvicorn.Config(http=protocol, loop="none", **given)
+    server = AcceptingServer(config_of, limits=limits)
     served = Served(server, listener.getsockname()[1])
     main = asyncio.create_task(server.serve([listener])) if whole else None
     try:

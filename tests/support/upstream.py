@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Raw = bytes
-Pause = float
+Pause = float | asyncio.Event
 Script = list[Raw | Pause]
-"""Bytes are sent as they are, a number is a pause in seconds; at the end the connection stays
-open, unless the last item is CLOSE."""
+"""Bytes are sent as they are, a number is a pause in seconds, an event is waited for; at the end
+the connection stays open, unless the last item is CLOSE."""
 CLOSE = b"\0close"
 
 
@@ -71,7 +71,7 @@ def chunked(*events: bytes | Pause) -> Script:
     """Return a chunked event stream of these events, with its proper end."""
     script: Script = [STREAM_HEAD]
     for event in events:
-        script.append(event if isinstance(event, float) else b"%x\r\n%b\r\n" % (len(event), event))
+        script.append(b"%x\r\n%b\r\n" % (len(event), event) if isinstance(event, bytes) else event)
     return [*script, b"0\r\n\r\n"]
 
 
@@ -124,18 +124,20 @@ class Upstream:
         for item in script:
             if item == CLOSE:
                 return False
-            if isinstance(item, float):
+            if isinstance(item, float | asyncio.Event):
                 await self._pause(item, reader)
                 continue
             writer.write(item)
             await writer.drain()
         return True
 
-    async def _pause(self, seconds: float, reader: asyncio.StreamReader) -> None:
+    async def _pause(self, pause: Pause, reader: asyncio.StreamReader) -> None:
         """Wait, but notice a client that goes away meanwhile."""
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(pause if isinstance(pause, float) else None):
                 while not reader.at_eof():
+                    if isinstance(pause, asyncio.Event) and pause.is_set():
+                        return
                     await asyncio.sleep(0.005)
                 raise ConnectionResetError
         except TimeoutError:

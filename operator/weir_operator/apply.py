@@ -1,0 +1,179 @@
+"""Brings what a namespace should have into the cluster, and takes out what it should not.
+
+Level-triggered: whatever differs from what was thought is applied again, so a hand-edit is put
+back. An object of our name that is not ours is never touched, and told of.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec.structs import replace
+
+from weir_core.backend_status import BackendSeen, backend_status
+from weir_core.errors import Problem
+from weir_core.resources import title_of
+from weir_core.wire import Packed, pack
+from weir_operator.backends import Identity
+from weir_operator.cache import Cache
+from weir_operator.drift import drifted
+from weir_operator.gather import World
+from weir_operator.kube import Kube
+from weir_operator.objects import foreign, owner_of
+from weir_operator.persist import EVIDENCE_PACE_S, owned_alike, turned, with_status
+from weir_operator.revisions import StoredBackend, adopted, backend_revision, stored_backend
+from weir_operator.routers import RouterSettings, anchor, router_objects, snapshot_object
+from weir_operator.workloads import (
+    WorkloadSettings,
+    identity_objects,
+    template_for,
+    workload_problems,
+)
+
+Obj = dict[str, Any]
+
+log = logging.getLogger("weir.operator")
+
+
+class Applier:
+    """Applies to one cluster. `authority` is the PEM of the feed's CAs, set from outside."""
+
+    def __init__(
+        self,
+        kube: Kube,
+        cache: Cache,
+        *,
+        routers: RouterSettings,
+        workloads: WorkloadSettings,
+    ) -> None:
+        self._kube = kube
+        self._cache = cache
+        self._routers = routers
+        self._workloads = workloads
+        self.authority = ""
+        self._told_s: dict[str, float] = {}
+
+    async def apply(
+        self, world: World, *, wanted: Sequence[Identity], packed: Packed, deadline_ms: int
+    ) -> dict[str, tuple[Problem, ...]]:
+        """Make the namespace as it should be; return problems of backends, by name.
+
+        Raises KubeError at the first refusal: the next walk goes on from there.
+        """
+        problems: dict[str, tuple[Problem, ...]] = {}
+        if world.routes:
+            await self._apply_routers(world, packed, deadline_ms)
+        for identity in wanted:
+            found = await self._apply_identity(world, identity)
+            if found:
+                name = identity.backend.metadata.name
+                problems[name] = (*problems.get(name, ()), *found)
+        await self._remove_unwanted(world, {identity.name for identity in wanted})
+        return problems
+
+    async def _apply_routers(self, world: World, packed: Packed, deadline_ms: int) -> None:
+        namespace = world.namespace
+        owners = [owner_of(route) for route in world.routes.values()]
+        account = await self._ensure(anchor(namespace, owners))
+        if isinstance(account, Problem):
+            log.warning("router not made", extra={"problem": account.sentence()})
+            return
+        owner = owner_of(account)
+        snapshot = snapshot_object(
+            namespace, packed=pack(packed), authority=self.authority, owner=owner
+        )
+        objects = router_objects(
+            namespace, settings=self._routers, owner=owner, deadline_ms=deadline_ms
+        )
+        for obj in (snapshot, *objects):
+            made = obj if isinstance(obj, Problem) else await self._ensure(obj, owner.uid)
+            if isinstance(made, Problem):
+                log.warning("router object not made", extra={"problem": made.sentence()})
+
+    async def _apply_identity(self, world: World, identity: Identity) -> tuple[Problem, ...]:
+        backend, namespace = identity.backend, world.namespace
+        problems = workload_problems(backend, self._workloads)
+        if problems:
+            return problems
+        known = self._cache.get("ModelRevision", namespace, identity.name)
+        stored = stored_backend(known) if known is not None else None
+        template = template_for(
+            backend,
+            self._cache.get("Deployment", namespace, identity.name),
+            identity=identity.name,
+            newest=identity.newest,
+            settings=self._workloads,
+            stored=stored.template if isinstance(stored, StoredBackend) else None,
+        )
+        revision = await self._ensure_revision(world, identity, template, known)
+        if revision is None:
+            return ()
+        objects = identity_objects(
+            backend, revision=owner_of(revision), settings=self._workloads, template=template
+        )
+        title = title_of(backend)
+        found = [await self._ensure(obj, revision["metadata"]["uid"]) for obj in objects]
+        return tuple(replace(one, object=title) for one in found if isinstance(one, Problem))
+
+    async def _ensure_revision(
+        self, world: World, identity: Identity, template: Obj, known: Obj | None
+    ) -> Obj | None:
+        """Write an identity's ModelRevision, or its owners; None where nobody owns it."""
+        routes = [world.routes[name] for name in identity.routes if name in world.routes]
+        backend = world.backends.get(identity.backend.metadata.name)
+        if known is not None:
+            made = adopted(known, [*([backend] if backend else []), *routes])
+        elif backend is not None:
+            made = backend_revision(
+                backend, identity=identity.name, template=template, routes=routes
+            )
+        else:
+            return None
+        if known is not None and owned_alike(known, made):
+            return known
+        done = await self._kube.apply(made)
+        self._cache.put(done)
+        return done
+
+    async def _ensure(self, obj: Obj, owner_uid: str = "") -> Obj | Problem:
+        """Apply an object where the live one differs, unless that is somebody else's."""
+        meta = obj["metadata"]
+        live = self._cache.get(obj["kind"], meta["namespace"], meta["name"])
+        if live is None:
+            # Somebody's own object of this name has no label of ours, so the cache has it not.
+            live = await self._kube.get(obj["kind"], meta["namespace"], meta["name"])
+        if live is not None:
+            stranger = foreign({"kind": obj["kind"], **live}, owner_uid)
+            if stranger is not None:
+                return stranger
+            if not drifted(live, obj):
+                return {"apiVersion": obj["apiVersion"], "kind": obj["kind"], **live}
+        done = await self._kube.apply(obj)
+        self._cache.put(done)
+        return done
+
+    async def _remove_unwanted(self, world: World, wanted: set[str]) -> None:
+        """Delete revisions of backends that nobody asks for; the collector takes what they own."""
+        for name, obj in world.revisions.items():
+            spec = obj.get("spec") or {}
+            if spec.get("kind") != "Backend" or name in wanted:
+                continue
+            if not obj["metadata"].get("deletionTimestamp"):
+                uid = obj["metadata"]["uid"]
+                await self._kube.delete("ModelRevision", world.namespace, name, uid)
+
+    async def tell_backend(self, world: World, name: str, seen: BackendSeen, now_s: float) -> None:
+        """Write a backend's status where it differs in more than numbers, or now and then."""
+        obj = self._cache.get("ModelBackend", world.namespace, name)
+        if obj is None:
+            return
+        old = obj.get("status") or {}
+        status = backend_status(seen, now_s=now_s, old=old)
+        key = obj["metadata"]["uid"]
+        if status == old:
+            return
+        is_due = time.monotonic() - self._told_s.get(key, float("-inf")) > EVIDENCE_PACE_S
+        if turned(old, status) or is_due:
+            self._cache.put(await self._kube.apply(with_status(obj, status), sub="status"))
+            self._told_s[key] = time.monotonic()

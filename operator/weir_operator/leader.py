@@ -1,0 +1,120 @@
+"""Who acts: one operator at a time, by a Lease. Its transitions are the term of all versions."""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable
+
+from weir_operator.kube import Kube, KubeError, Obj, now_text
+
+DURATION_S = 15
+RENEW_S = 3.0
+FRESH_S = 10.0
+"""A leader that could not renew for this long persists no raise any more."""
+log = logging.getLogger("weir.operator")
+
+
+class Leader:
+    """Holds the Lease, or waits for it. `term` grows with every change of holder.
+
+    A lease of somebody else is taken over when it has not changed for its duration by this
+    process's own clock, so clocks need not agree; one of an earlier process of the same pod at
+    once. Every process has a term of its own: versions must never be given twice.
+    """
+
+    def __init__(
+        self,
+        kube: Kube,
+        *,
+        namespace: str,
+        name: str,
+        identity: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._kube = kube
+        self._namespace = namespace
+        self._name = name
+        self._pod = f"{identity}_"
+        self._identity = f"{identity}_{secrets.token_hex(5)}"
+        self._clock = clock
+        self._renewed_s = float("-inf")
+        self._seen: tuple[str, float] = ("", 0.0)
+        self.term = 0
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process may act now."""
+        return self._clock() - self._renewed_s < FRESH_S
+
+    async def acquire(self) -> None:
+        """Wait until this process holds the Lease."""
+        while not await self._try():  # noqa: ASYNC110 - it asks a server, nobody rings.
+            await asyncio.sleep(RENEW_S)
+
+    async def keep(self) -> None:
+        """Renew until the Lease is lost; returns then."""
+        while True:
+            await asyncio.sleep(RENEW_S)
+            await self._try()
+            if self._clock() - self._renewed_s > DURATION_S:
+                return
+
+    async def release(self) -> None:
+        """Let the next one in at once."""
+        try:
+            lease = await self._kube.get("Lease", self._namespace, self._name)
+            if lease is not None and lease["spec"].get("holderIdentity") == self._identity:
+                lease["spec"]["holderIdentity"] = ""
+                await self._kube.replace(lease)
+        except KubeError as error:
+            log.warning("lease not released", extra={"error": str(error)})
+
+    async def _try(self) -> bool:
+        asked_s = self._clock()
+        try:
+            lease = await self._kube.get("Lease", self._namespace, self._name)
+            if lease is None:
+                lease = await self._kube.create(self._lease(transitions=1))
+            elif lease["spec"].get("holderIdentity") == self._identity:
+                lease["spec"]["renewTime"] = now_text(micro=True)
+                lease = await self._kube.replace(lease)
+            elif self._is_free(lease):
+                transitions = int(lease["spec"].get("leaseTransitions") or 0) + 1
+                lease["spec"] = self._lease(transitions=transitions)["spec"]
+                lease = await self._kube.replace(lease)
+            else:
+                return False
+        except KubeError as error:
+            if error.status != 409:
+                log.warning("lease not renewed", extra={"error": str(error)})
+            return False
+        self.term = int(lease["spec"].get("leaseTransitions") or 0)
+        self._renewed_s = asked_s
+        return True
+
+    def _is_free(self, lease: Obj) -> bool:
+        spec = lease["spec"]
+        holder = spec.get("holderIdentity") or ""
+        if not holder or holder.startswith(self._pod):
+            return True
+        version = str(lease["metadata"]["resourceVersion"])
+        if version != self._seen[0]:
+            self._seen = (version, self._clock())
+            return False
+        return self._clock() - self._seen[1] > float(spec.get("leaseDurationSeconds") or 0)
+
+    def _lease(self, *, transitions: int) -> Obj:
+        now = now_text(micro=True)
+        return {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {"namespace": self._namespace, "name": self._name},
+            "spec": {
+                "holderIdentity": self._identity,
+                "leaseDurationSeconds": DURATION_S,
+                "acquireTime": now,
+                "renewTime": now,
+                "leaseTransitions": transitions,
+            },
+        }

@@ -1,0 +1,171 @@
+"""Brings to the cluster what a restarted operator must know: revisions first, then the status.
+
+Every write of a status carries the version of the object that was gathered: a second operator,
+or a change that was not seen yet, makes it a conflict and the walk begins again.
+"""
+
+import logging
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from weir_core.history import RevisionRecord
+from weir_core.revision_spec import record_status
+from weir_core.rollout import Transition
+from weir_operator.cache import Cache
+from weir_operator.gather import World
+from weir_operator.kube import FIELD_MANAGER, Kube, KubeError, now_text
+from weir_operator.memory import RouteMemory, labels_of, stored
+from weir_operator.revisions import route_revision
+from weir_operator.think import Thought, revisions_of
+
+Obj = dict[str, Any]
+
+EVIDENCE_PACE_S = 15.0
+"""Between two writes of a status in which only numbers moved."""
+MAX_NOTE = 1_000
+log = logging.getLogger("weir.operator")
+
+
+class Persister:
+    """Writes routes' memories. Raises KubeError; 409 means that the walk must begin again."""
+
+    def __init__(self, kube: Kube, cache: Cache) -> None:
+        self._kube = kube
+        self._cache = cache
+
+    async def save(
+        self, world: World, thought: Thought, memory: RouteMemory, status: Obj, now_s: float
+    ) -> None:
+        """Write a route's revisions and status, where they differ from what stands there."""
+        obj = self._cache.get("ModelRoute", world.namespace, thought.name)
+        if obj is None:
+            return
+        changed = memory.saved is None or memory.saved != thought.state
+        if changed:
+            for record in thought.state.records:
+                await self._save_record(world, obj, record)
+        old = obj.get("status") or {}
+        evidence_s = now_s - memory.saved_s
+        if not changed and not turned(old, status) and evidence_s < EVIDENCE_PACE_S:
+            return
+        full = _pruned({**status, "rollout": stored(memory, thought.state)})
+        if full != old:
+            self._cache.put(await self._kube.apply(with_status(obj, full), sub="status"))
+        memory.saved, memory.saved_s, memory.status = thought.state, now_s, full
+
+    async def _save_record(self, world: World, route: Obj, record: RevisionRecord) -> None:
+        name = record.revision.name
+        known = self._cache.get("ModelRevision", world.namespace, name)
+        users = [world.backends[one] for one in _backends(record) if one in world.backends]
+        wanted = route_revision(
+            route, name=name, content=record.revision.content, backends=users, known=known
+        )
+        wanted["metadata"]["labels"] |= labels_of(record)
+        if known is None or not owned_alike(known, wanted):
+            known = await self._kube.apply(wanted)
+            self._cache.put(known)
+        status = _pruned(record_status(record))
+        if (known.get("status") or {}) != status:
+            self._cache.put(await self._kube.apply(with_status(known, status), sub="status"))
+
+    async def forget(self, world: World, thought: Thought) -> None:
+        """Delete the revisions of a route that it does not remember any more."""
+        kept = {record.revision.name for record in thought.state.records}
+        for obj in revisions_of(world, thought.name):
+            name = obj["metadata"]["name"]
+            if name not in kept:
+                uid = obj["metadata"]["uid"]
+                await self._kube.delete("ModelRevision", world.namespace, name, uid)
+
+    async def tell(self, obj: Obj, transitions: Sequence[Transition]) -> None:
+        """Write transitions as Events on an object; what cannot be written is logged."""
+        for transition in transitions:
+            try:
+                await self._kube.create(event(obj, transition))
+            except KubeError as error:
+                told = {"reason": transition.reason, "error": str(error)}
+                log.warning("event not written", extra=told)
+
+
+def event(obj: Obj, transition: Transition) -> Obj:
+    """Return an Event of the events.k8s.io API about an object."""
+    meta, now = obj["metadata"], now_text(micro=True)
+    return {
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {
+            "name": f"{meta['name']}.{secrets.token_hex(8)}",
+            "namespace": meta["namespace"],
+        },
+        "eventTime": now,
+        "reportingController": "inference.weir.dev/operator",
+        "reportingInstance": FIELD_MANAGER,
+        "action": transition.reason,
+        "reason": transition.reason,
+        "regarding": {
+            "apiVersion": obj["apiVersion"],
+            "kind": obj["kind"],
+            "name": meta["name"],
+            "namespace": meta["namespace"],
+            "uid": meta["uid"],
+        },
+        "note": transition.message[:MAX_NOTE],
+        "type": "Warning" if transition.warning else "Normal",
+    }
+
+
+def _backends(record: RevisionRecord) -> list[str]:
+    behaviour = record.revision.behaviour
+    found = [tier.backend.name for tier in behaviour.tiers]
+    found += [backend.name for backend in behaviour.fallback]
+    return sorted(set(found))
+
+
+def owned_alike(known: Obj, wanted: Obj) -> bool:
+    """Return whether labels and owners are as wanted; the spec of a revision never changes."""
+    have, want = known["metadata"], wanted["metadata"]
+    owners = {ref["uid"] for ref in have.get("ownerReferences") or ()}
+    labels = have.get("labels") or {}
+    return owners == {ref["uid"] for ref in want.get("ownerReferences") or ()} and all(
+        labels.get(key) == value for key, value in want["labels"].items()
+    )
+
+
+def turned(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Return whether more than numbers differs: what `kubectl wait` and people at a watch go by."""
+
+    def told(status: Mapping[str, Any]) -> Any:
+        conditions = status.get("conditions") or ()
+        return (
+            [(c.get("type"), c.get("status"), c.get("reason")) for c in conditions],
+            [status.get(key) for key in ("phase", "verdict", "observedGeneration", "routers")],
+            (status.get("step") or {}).get("progress"),
+            (status.get("weight") or {}).get("set"),
+        )
+
+    return bool(told(old) != told(new))
+
+
+def with_status(obj: Obj, status: Obj) -> Obj:
+    """Return a status to be applied to the very version that was gathered."""
+    meta = obj["metadata"]
+    return {
+        "apiVersion": obj["apiVersion"],
+        "kind": obj["kind"],
+        "metadata": {
+            "name": meta["name"],
+            "namespace": meta["namespace"],
+            "resourceVersion": meta["resourceVersion"],
+        },
+        "status": status,
+    }
+
+
+def _pruned(value: Any) -> Any:
+    """Return JSON values without nulls, which a structural schema does not take."""
+    if isinstance(value, dict):
+        return {key: _pruned(one) for key, one in value.items() if one is not None}
+    if isinstance(value, list | tuple):
+        return [_pruned(one) for one in value]
+    return value

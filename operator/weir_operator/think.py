@@ -1,0 +1,287 @@
+"""From a namespace as it is to what each route does next: evidence, rollout, policy, status.
+
+Pure but for the memories it advances: no API call, no clock. The same core functions that a
+standalone router runs every 100 ms. It refuses to know in which order things are written
+(`walk`) and what runs the models (`backends`).
+"""
+
+from typing import Any
+
+import msgspec
+
+from weir_core.commands import Command, parse_command
+from weir_core.compile import Compiled, CompiledRoute, compile_world
+from weir_core.errors import Problem
+from weir_core.evidence import Judgement, Key, Merged, Trip
+from weir_core.merging import fits, merge, retire
+from weir_core.policies import monitoring_of, rollout_of
+from weir_core.resources import title_of_object
+from weir_core.rollout import (
+    Inputs,
+    RolloutState,
+    Transition,
+    advance,
+    effective_alpha,
+    evidence_key,
+    policy_for,
+)
+from weir_core.sequential import fingerprint, horizon_s, judge
+from weir_core.snapshot import Monitoring, RolloutPolicy, RoutePolicy
+from weir_core.status import Observed, route_status
+from weir_operator.backends import capacity_of
+from weir_operator.gather import World
+from weir_operator.memory import RouteMemory, recall, records_of
+
+Obj = dict[str, Any]
+
+OPERATOR_SHARE, ROUTERS_SHARE = 0.8, 0.2
+"""Of α: the operator judges merged counts at one, each router its own at its part of the other."""
+
+COMMAND = "inference.weir.dev/command"
+
+
+class Thought(msgspec.Struct, frozen=True, kw_only=True):
+    """What one route does next. `policy` None: no revision may serve yet."""
+
+    name: str
+    state: RolloutState
+    transitions: tuple[Transition, ...]
+    policy: RoutePolicy | None
+    observed: Observed
+
+
+class Thinker:
+    """Holds the memories of one namespace's routes and advances them."""
+
+    def __init__(self, *, max_routers: int) -> None:
+        self._max_routers = max_routers
+        self.memories: dict[str, RouteMemory] = {}
+
+    def compiled(self, world: World) -> Compiled:
+        """Compile the namespace against the revisions that have a name already."""
+        for name, obj in world.routes.items():
+            if name not in self.memories:
+                self.memories[name] = recall(
+                    obj.get("status"), records_of(revisions_of(world, name))
+                )
+        for name in [name for name in self.memories if name not in world.routes]:
+            del self.memories[name]
+        unread = [name for name in world.routes if world.route(name) is None]
+        return compile_world(
+            world.parsed,
+            cluster=True,
+            known={
+                f"{world.namespace}/{name}": tuple(r.revision for r in memory.state.records)
+                for name, memory in self.memories.items()
+            },
+            claimed={
+                f"{world.namespace}/{model}": f"{world.namespace}/{name}"
+                for name in unread
+                for model in _served(self.memories[name])
+            },
+        )
+
+    def think(self, world: World, compiled: Compiled, name: str, *, now_s: float) -> Thought:
+        """Return what a route does next; its evidence is remembered, its state is not yet."""
+        memory = self.memories[name]
+        key = f"{world.namespace}/{name}"
+        target = compiled.routes.get(key)
+        told = _told(world, memory, target, name)
+        objectives = fingerprint(told.monitoring)
+        about = evidence_key(memory.state, route_uid=told.uid, objectives=objectives)
+        judgement = self._judged(world, memory, told, about, now_s)
+        capacity = capacity_of(world, memory.state, target.revision if target else None)
+        in_sync = _in_sync(world, memory, key)
+        done = advance(
+            memory.state,
+            Inputs(
+                target=target.revision if target else None,
+                policy=told.rollout,
+                objectives=objectives,
+                judgement=judgement,
+                judged=about,
+                trips=_trips(world, told.uid),
+                command=_command(world.routes[name], memory),
+                unclean_boots=_unclean(world, memory),
+                routers_in_sync=bool(world.routers) and in_sync == len(world.routers),
+                capacity_bp=capacity.weight_bp,
+                capacity_message=capacity.message,
+            ),
+            now_s=now_s,
+        )
+        observed = Observed(
+            policy=told.rollout,
+            target=target.revision.name if target else "",
+            generation=int(world.routes[name]["metadata"].get("generation", 0)),
+            routers=len(world.routers),
+            routers_in_sync=in_sync,
+            judgement=judgement,
+            problems=_problems(world, compiled, name),
+        )
+        return Thought(
+            name=name,
+            state=done.state,
+            transitions=done.transitions,
+            policy=_policy(done.state, told, self._max_routers),
+            observed=observed,
+        )
+
+    def status(self, thought: Thought, *, now_s: float) -> Obj:
+        """Return the route's status, dated against the one before."""
+        memory = self.memories[thought.name]
+        return route_status(thought.state, thought.observed, now_s=now_s, old=memory.status)
+
+    def _judged(
+        self, world: World, memory: RouteMemory, told: "_Told", about: Key | None, now_s: float
+    ) -> Judgement | None:
+        """Merge what the routers report of the canary under way, and judge it."""
+        memory.judged, memory.judgement = about, None
+        policy = _policy(memory.state, told, self._max_routers)
+        if about is None or policy is None:
+            return None
+        if memory.key != about:
+            memory.key, memory.merged, memory.vanished = about, Merged(), {}
+        horizon, objectives = horizon_s(policy), told.monitoring.objectives
+        tallies = [
+            tally
+            for router in world.connected
+            for tally in router.report.tallies
+            if tally.key == about and fits(tally, len(objectives))
+        ]
+        memory.merged = merge(tallies, memory.merged)
+        _retire_vanished(world, memory, horizon, now_s)
+        alpha = effective_alpha(told.rollout, memory.state.attempt, restarts=memory.state.restarts)
+        memory.judgement = judge(
+            memory.merged,
+            objectives,
+            alpha=OPERATOR_SHARE * alpha,
+            promote_alpha=told.rollout.promote_alpha,
+            promote_ratio=told.rollout.promote_ratio,
+            now_s=now_s,
+            horizon_s=horizon,
+        )
+        return memory.judgement
+
+
+class _Told(msgspec.Struct, frozen=True, kw_only=True):
+    """What a route wants that is not versioned; of a broken route, what it wanted last."""
+
+    uid: str
+    namespace: str
+    name: str
+    model_names: tuple[str, ...]
+    monitoring: Monitoring
+    rollout: RolloutPolicy
+
+
+def _told(world: World, memory: RouteMemory, target: CompiledRoute | None, name: str) -> _Told:
+    last = target or memory.published
+    spec = world.route(name)
+    if last is not None:
+        names, monitoring, rollout = last.model_names, last.monitoring, last.rollout
+    elif spec is not None:
+        names = spec.spec.model_names
+        monitoring, rollout = monitoring_of(spec.spec.monitoring), rollout_of(spec.spec.rollout)
+    else:
+        names, monitoring, rollout = (), Monitoring(), RolloutPolicy()
+    return _Told(
+        uid=world.routes[name]["metadata"]["uid"],
+        namespace=world.namespace,
+        name=name,
+        model_names=names,
+        monitoring=monitoring,
+        rollout=rollout,
+    )
+
+
+def _policy(state: RolloutState, told: _Told, max_routers: int) -> RoutePolicy | None:
+    alpha = effective_alpha(told.rollout, state.attempt, restarts=state.restarts)
+    return policy_for(
+        state,
+        uid=told.uid,
+        namespace=told.namespace,
+        name=told.name,
+        model_names=told.model_names,
+        monitoring=told.monitoring,
+        rollout=told.rollout,
+        brake_alpha=ROUTERS_SHARE * alpha / max_routers,
+    )
+
+
+def revisions_of(world: World, route: str) -> list[Obj]:
+    """Return the ModelRevision objects that are of a route by name, whatever its uid."""
+    return [
+        obj
+        for obj in world.revisions.values()
+        if (obj.get("spec") or {}).get("kind") == "Route"
+        and ((obj.get("spec") or {}).get("of") or {}).get("name") == route
+        and not obj["metadata"].get("deletionTimestamp")
+    ]
+
+
+def _served(memory: RouteMemory) -> tuple[str, ...]:
+    return memory.published.model_names if memory.published else ()
+
+
+def _retire_vanished(world: World, memory: RouteMemory, horizon_s: int, now_s: float) -> None:
+    """Fold boots into the sum whose pod is gone for longer than anything of theirs is open."""
+    live = {(router.pod_uid, str(router.report.start)) for router in world.connected}
+    for tally in memory.merged.tallies:
+        boot = (tally.router, tally.boot)
+        if boot in live or tally.router in world.pods:
+            memory.vanished.pop(boot, None)
+        elif now_s - memory.vanished.setdefault(boot, now_s) > horizon_s:
+            memory.merged = retire(memory.merged, *boot, horizon_s=horizon_s)
+            del memory.vanished[boot]
+
+
+def _in_sync(world: World, memory: RouteMemory, key: str) -> int:
+    """Return how many ready routers obey what was published last.
+
+    A restarted operator has published nothing yet, so no raise comes before every router has
+    heard of it and reported.
+    """
+    obeying = 0
+    for router in world.connected:
+        if router.sidecar or not router.alive or router.pod_uid not in world.routers:
+            continue
+        acked = router.report.acks.get(key)
+        obeying += acked is not None and tuple(acked) == memory.version != (0, 0)
+    return obeying
+
+
+def _trips(world: World, uid: str) -> tuple[Trip, ...]:
+    return tuple(t for r in world.connected for t in r.report.trips if t.route_uid == uid)
+
+
+def _unclean(world: World, memory: RouteMemory) -> int:
+    """Return how often routers of this namespace died, as far as was ever told; never falls."""
+    for router in world.connected:
+        if not router.sidecar:
+            known = memory.unclean.get(router.pod_uid, 0)
+            memory.unclean[router.pod_uid] = max(known, router.report.unclean)
+    return sum(memory.unclean.values())
+
+
+def _command(obj: Obj, memory: RouteMemory) -> Command | None:
+    text = (obj["metadata"].get("annotations") or {}).get(COMMAND)
+    if not text:
+        return None
+    found = parse_command(text, object=title_of_object(obj))
+    if isinstance(found, Problem):
+        return None
+    last = memory.state.last_command
+    return None if last is not None and last.command == found else found
+
+
+def _problems(world: World, compiled: Compiled, name: str) -> tuple[Problem, ...]:
+    title = f"ModelRoute {world.namespace}/{name}"
+    everything = (*world.problems, *compiled.problems)
+    return tuple(problem for problem in everything if problem.object == title)
+
+
+def unreadable_command(obj: Obj) -> Problem | None:
+    """Return what is wrong with the command that stands on a route, None for nothing."""
+    text = (obj["metadata"].get("annotations") or {}).get(COMMAND)
+    found = parse_command(text, object=title_of_object(obj)) if text else None
+    return found if isinstance(found, Problem) else None

@@ -1,0 +1,333 @@
+"""The one debounced walk of a namespace: gather, think, publish and write in the safe order.
+
+A raise is written, then published; a lowering is published, then written. Every walk begins from
+what stands in the cluster and in memory, so it may fail at any line and is simply walked again.
+"""
+
+import asyncio
+import base64
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from weir_core.compile import Compiled
+from weir_core.rollout import Transition, weight_order
+from weir_core.wire import Packed, Routed, unpack
+from weir_operator.apply import Applier
+from weir_operator.backends import devices, identities, live_revisions, seen_of
+from weir_operator.cache import Cache
+from weir_operator.feed import Feed
+from weir_operator.gather import World, calibrations, gather
+from weir_operator.kube import Kube, KubeError
+from weir_operator.leader import Leader
+from weir_operator.memory import RouteMemory
+from weir_operator.persist import Persister
+from weir_operator.think import Thinker, Thought, unreadable_command
+
+Obj = dict[str, Any]
+
+DEBOUNCE_S = 0.05
+RETRY_S, RETRY_MAX_S = 0.2, 10.0
+LOOK_S = 0.25
+"""How often a namespace with a canary under way is walked although nothing was heard."""
+IDLE_S = 30.0
+CALIBRATIONS_S = 15.0
+log = logging.getLogger("weir.operator")
+
+FIGURES = {
+    "weir_operator_routes": "Routes that are there",
+    "weir_operator_routers_connected": "Routers with an open stream",
+    "weir_operator_canaries": "Routes with a canary under way",
+    "weir_operator_routers_out_of_sync": "Ready routers that do not obey the latest of some route",
+    "weir_operator_trips_unpersisted": "Trips of routers that no status tells yet",
+    "weir_operator_identities": "Model servers kept",
+    "weir_operator_identity_devices": "Accelerators that kept model servers ask for",
+}
+
+
+class Namespace:
+    """What one namespace's walks keep between them."""
+
+    def __init__(self, max_routers: int) -> None:
+        self.thinker = Thinker(max_routers=max_routers)
+        self.awake = asyncio.Event()
+        self.primed = False
+        self.config_maps: list[Obj] = []
+        self.configured_s = float("-inf")
+        self.compiled: tuple[object, Compiled] | None = None
+        self.refused: dict[str, str] = {}
+        self.figures: dict[str, float] = {}
+
+
+class Walker:
+    """Walks namespaces when woken. `clock` gives Unix seconds and never goes back."""
+
+    def __init__(
+        self,
+        *,
+        kube: Kube,
+        cache: Cache,
+        feed: Feed,
+        leader: Leader,
+        applier: Applier,
+        max_routers: int,
+        clock: Callable[[], float],
+    ) -> None:
+        self._kube = kube
+        self._cache = cache
+        self._feed = feed
+        self._leader = leader
+        self._applier = applier
+        self._persister = Persister(kube, cache)
+        self._max_routers = max_routers
+        self._clock = clock
+        self._number = 0
+        self._namespaces: dict[str, Namespace] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.walks = 0
+        self.walk_s = 0.0
+
+    def wake(self, namespace: str) -> None:
+        """Have a namespace walked soon; cheap, and may be called for anything that happens."""
+        if not namespace:
+            return
+        known = self._namespaces.get(namespace)
+        if known is None:
+            known = self._namespaces[namespace] = Namespace(self._max_routers)
+            task = asyncio.get_running_loop().create_task(self._run(namespace, known))
+            self._tasks.add(task)
+        known.awake.set()
+
+    def figures(self) -> dict[str, tuple[str, dict[str, float]]]:
+        """Return gauges by name: what each is, and its value by namespace."""
+        return {
+            name: (help, {space: one.figures.get(name, 0.0) for space, one in self._spaces()})
+            for name, help in FIGURES.items()
+        }
+
+    def _spaces(self) -> list[tuple[str, Namespace]]:
+        return list(self._namespaces.items())
+
+    async def stop(self) -> None:
+        """End all walks."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _run(self, name: str, space: Namespace) -> None:
+        wait_s, retry_s = IDLE_S, RETRY_S
+        while True:
+            try:
+                await asyncio.wait_for(space.awake.wait(), wait_s)
+            except TimeoutError:
+                pass
+            else:
+                await asyncio.sleep(DEBOUNCE_S)
+            space.awake.clear()
+            began_s = time.monotonic()
+            try:
+                wait_s = await self._walk(name, space)
+                retry_s = RETRY_S
+            except KubeError as error:
+                wait_s, retry_s = retry_s, min(2 * retry_s, RETRY_MAX_S)
+                level = logging.INFO if error.status == 409 else logging.WARNING
+                log.log(level, "walk again", extra={"namespace": name, "why": str(error)[:500]})
+            except Exception:
+                wait_s, retry_s = retry_s, min(2 * retry_s, RETRY_MAX_S)
+                log.exception("walk failed", extra={"namespace": name})
+            self.walks += 1
+            self.walk_s += time.monotonic() - began_s
+
+    async def _walk(self, name: str, space: Namespace) -> float:
+        """Walk once and return after how long to look again unasked."""
+        if not self._leader.leads:
+            return LOOK_S
+        world = await self._gathered(name, space)
+        thinker = space.thinker
+        if not space.primed:
+            await self._prime(name, space, world)
+        compiled = self._compiled(space, world)
+        now_s = self._clock()
+        thoughts = [thinker.think(world, compiled, route, now_s=now_s) for route in world.routes]
+        raises = {t.name for t in thoughts if _raises(thinker.memories[t.name], t)}
+        self._publish(name, space, compiled, [t for t in thoughts if t.name not in raises])
+        trouble = await self._save(world, space, thoughts, now_s)
+        done = [t for t in thoughts if t.name not in trouble]
+        self._publish(name, space, compiled, done)
+        await self._tell(world, space, done)
+        wanted = identities(world, thinker.memories)
+        problems = await self._applier.apply(
+            world,
+            wanted=wanted,
+            packed=Packed(routes=self._routed(name, space), limits=dict(compiled.limits)),
+            deadline_ms=_longest_ms(thinker.memories),
+        )
+        for backend in world.backends:
+            found = problems.get(backend, ())
+            seen = seen_of(world, compiled, backend, wanted, thinker.memories, found)
+            await self._applier.tell_backend(world, backend, seen, now_s)
+        self._count(space, world, thoughts)
+        if trouble:
+            raise next(iter(trouble.values()))
+        live = any(memory.state.live for memory in thinker.memories.values())
+        return LOOK_S if live else IDLE_S
+
+    def _count(self, space: Namespace, world: World, thoughts: list[Thought]) -> None:
+        memories = space.thinker.memories
+        told = {
+            (t.route_uid, t.revision, t.attempt) for r in world.connected for t in r.report.trips
+        }
+        live = {
+            (world.routes[name]["metadata"]["uid"], memory.state.canary, memory.state.attempt)
+            for name, memory in memories.items()
+            if memory.saved is not None and memory.saved.live
+        }
+        wanted = identities(world, memories)
+        space.figures = {
+            "weir_operator_routes": len(thoughts),
+            "weir_operator_routers_connected": sum(one.alive for one in world.connected),
+            "weir_operator_canaries": sum(m.state.live for m in memories.values()),
+            "weir_operator_routers_out_of_sync": max(
+                (t.observed.routers - t.observed.routers_in_sync for t in thoughts), default=0
+            ),
+            "weir_operator_trips_unpersisted": len(told & live),
+            "weir_operator_identities": len(wanted),
+            "weir_operator_identity_devices": sum(map(devices, wanted)),
+        }
+
+    async def _gathered(self, name: str, space: Namespace) -> World:
+        now_s = time.monotonic()
+        wanted = calibrations(self._cache.of("ModelRoute", name))
+        if now_s - space.configured_s > CALIBRATIONS_S or wanted != {
+            one["metadata"]["name"] for one in space.config_maps
+        }:
+            found = [await self._kube.get("ConfigMap", name, one) for one in sorted(wanted)]
+            space.config_maps = [
+                {"apiVersion": "v1", "kind": "ConfigMap", **one} for one in found if one is not None
+            ]
+            space.configured_s = now_s
+        return gather(
+            self._cache,
+            name,
+            config_maps=space.config_maps,
+            connected=self._feed.connected(name),
+        )
+
+    async def _prime(self, name: str, space: Namespace, world: World) -> None:
+        """Learn from the snapshot in the cluster what routers obey, of broken routes too."""
+        stands = await self._kube.get("ConfigMap", name, "weir-router-snapshot")
+        space.thinker.compiled(world)
+        packed = _unpacked(stands)
+        for key, routed in packed.routes.items() if packed else ():
+            memory = space.thinker.memories.get(key.partition("/")[2])
+            if memory is not None:
+                memory.published = routed.policy
+        space.primed = True
+
+    def _compiled(self, space: Namespace, world: World) -> Compiled:
+        """Compile again only when something that people wrote, or a known revision, changed."""
+        asked = (
+            [_stamp(obj) for obj in (*world.routes.values(), *world.backends.values())],
+            [
+                (one["metadata"]["name"], one["metadata"]["resourceVersion"])
+                for one in space.config_maps
+            ],
+            {
+                n: [r.revision.name for r in m.state.records]
+                for n, m in space.thinker.memories.items()
+            },
+        )
+        if space.compiled is None or space.compiled[0] != asked:
+            space.compiled = (asked, space.thinker.compiled(world))
+        return space.compiled[1]
+
+    # Publishing.
+
+    def _publish(
+        self, name: str, space: Namespace, compiled: Compiled, thoughts: list[Thought]
+    ) -> None:
+        for thought in thoughts:
+            memory = space.thinker.memories[thought.name]
+            if memory.state is not thought.state:
+                memory.state = thought.state
+                memory.untold += thought.transitions
+            if thought.policy != memory.published or memory.version == (0, 0):
+                memory.published = thought.policy
+                memory.version = (self._leader.term, self._next())
+        self._feed.publish(name, self._routed(name, space), dict(compiled.limits))
+
+    def _next(self) -> int:
+        self._number += 1
+        return self._number
+
+    def _routed(self, name: str, space: Namespace) -> dict[str, Routed]:
+        return {
+            f"{name}/{route}": Routed(version=memory.version, policy=memory.published)
+            for route, memory in space.thinker.memories.items()
+            if memory.version != (0, 0) and memory.published is not None
+        }
+
+    # Writing.
+
+    async def _save(
+        self, world: World, space: Namespace, thoughts: list[Thought], now_s: float
+    ) -> dict[str, KubeError]:
+        """Write what changed; return the routes that it failed for."""
+        trouble: dict[str, KubeError] = {}
+        for thought in thoughts:
+            memory = space.thinker.memories[thought.name]
+            status = space.thinker.status(thought, now_s=now_s)
+            try:
+                await self._persister.save(world, thought, memory, status, now_s)
+                if thought.transitions or memory.untold:
+                    await self._persister.forget(world, thought)
+            except KubeError as error:
+                trouble[thought.name] = error
+        return trouble
+
+    async def _tell(self, world: World, space: Namespace, done: list[Thought]) -> None:
+        """Tell what happened to routes, once it is written."""
+        for thought in done:
+            memory, obj = space.thinker.memories[thought.name], world.routes[thought.name]
+            untold, memory.untold = (*memory.untold, *_refusal(space, obj)), ()
+            for transition in untold:
+                told = {"route": f"{world.namespace}/{thought.name}", "why": transition.message}
+                level = logging.WARNING if transition.warning else logging.INFO
+                log.log(level, transition.reason, extra=told)
+            await self._persister.tell(obj, untold)
+
+
+def _longest_ms(memories: Mapping[str, RouteMemory]) -> int:
+    """Return the longest deadline of any revision that serves."""
+    revisions = (one for memory in memories.values() for one in live_revisions(memory.state))
+    return max((one.behaviour.deadline_ms for one in revisions), default=0)
+
+
+def _raises(memory: RouteMemory, thought: Thought) -> bool:
+    return weight_order(memory.state, thought.state) == "raise"
+
+
+def _stamp(obj: Obj) -> tuple[str, str, str, int]:
+    meta = obj["metadata"]
+    return obj["kind"], meta["name"], meta["uid"], int(meta.get("generation", 0))
+
+
+def _unpacked(config_map: Obj | None) -> Packed | None:
+    data = ((config_map or {}).get("binaryData") or {}).get("snapshot")
+    try:
+        return unpack(base64.b64decode(data)) if data else None
+    except (ValueError, msgspec.MsgspecError):
+        return None
+
+
+def _refusal(space: Namespace, obj: Obj) -> tuple[Transition, ...]:
+    """Return an Event for a command that cannot be read, once."""
+    problem = unreadable_command(obj)
+    name = obj["metadata"]["name"]
+    if problem is None or space.refused.get(name) == problem.seen:
+        return ()
+    space.refused[name] = problem.seen
+    return (Transition(reason=problem.reason, message=problem.sentence(), warning=True),)

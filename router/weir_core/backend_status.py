@@ -1,0 +1,237 @@
+"""What a backend says of itself: the .status of a ModelBackend.
+
+Plain JSON values, as `status` gives them for a route. A backend is Ready when the identity that
+its spec asks for answers; whether that identity serves anybody yet is Promoted's to say, over
+all routes that use it, with this object's own observedGeneration.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from weir_core.conditions import MAX_MESSAGE, MAX_PROBLEMS, Condition
+from weir_core.errors import Problem
+from weir_core.figures import instant
+
+MAX_IDENTITIES = 8
+"""Identities shown; no more than three are kept."""
+
+
+class IdentitySeen(msgspec.Struct, frozen=True, kw_only=True):
+    """One identity's workload: replicas wanted and ready, and what its pods suffer from.
+
+    `reason` is a CamelCase word of the pods' own ("ImagePullBackOff"), "" when all is well.
+    """
+
+    name: str
+    newest: bool = False
+    wanted: int = 0
+    ready: int = 0
+    reason: str = ""
+    message: str = ""
+    routes: tuple[str, ...] = ()
+    load_s: float | None = None
+
+
+class BackendSeen(msgspec.Struct, frozen=True, kw_only=True):
+    """What a backend's status tells, as seen at one moment.
+
+    `external` backends have no workload of ours. `undecided`, `promoted` and `rolled_back` name
+    the routes whose rollout of the newest identity stands so; a route that does not use the
+    backend is in none.
+    """
+
+    generation: int = 0
+    external: bool = False
+    address: str = ""
+    model: str = ""
+    identities: tuple[IdentitySeen, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    waits: tuple[str, str] | None = None
+    undecided: tuple[str, ...] = ()
+    promoted: tuple[str, ...] = ()
+    rolled_back: tuple[str, ...] = ()
+
+    @property
+    def newest(self) -> IdentitySeen | None:
+        """The identity that the spec asks for."""
+        return next((one for one in self.identities if one.newest), None)
+
+
+def backend_status(
+    seen: BackendSeen, *, now_s: float, old: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the whole status; `old` is the one before, for the times of its conditions."""
+    newest = seen.newest
+    conditions = {
+        "Accepted": _problem("Accepted", seen) or ("True", "Accepted", "the spec is valid"),
+        "ResolvedRefs": _problem("ResolvedRefs", seen)
+        or ("True", "ResolvedRefs", "everything that the spec names was found"),
+        "WorkloadReady": _workload(seen),
+        "ModelLoaded": _loaded(seen),
+        "Degraded": _degraded(seen),
+        "Ready": _ready(seen),
+        "Promoted": _promoted(seen),
+        "RolledBack": _rolled_back(seen),
+    }
+    conditions |= _kstatus(conditions, seen)
+    ready = conditions["Ready"]
+    before = {str(c.get("type")): c for c in (old or {}).get("conditions") or ()}
+    return {
+        "observedGeneration": seen.generation,
+        "model": seen.model,
+        "address": seen.address,
+        "identity": newest.name if newest else "",
+        "replicas": "" if seen.external or newest is None else f"{newest.ready}/{newest.wanted}",
+        "ready": ready[0],
+        "reason": ready[1],
+        "message": ready[2][:MAX_MESSAGE],
+        "loadedRevision": _loaded_revision(seen),
+        "lastLoadDuration": _load(newest),
+        "identities": [_identity(one) for one in seen.identities[:MAX_IDENTITIES]],
+        "conditions": [
+            _stamped(kind, condition, seen, before.get(kind), now_s)
+            for kind, condition in conditions.items()
+        ],
+    }
+
+
+def _stamped(
+    kind: str,
+    condition: Condition,
+    seen: BackendSeen,
+    before: Mapping[str, Any] | None,
+    now_s: float,
+) -> dict[str, Any]:
+    status, reason, message = condition
+    unchanged = before is not None and before.get("status") == status
+    since = before.get("lastTransitionTime") if before is not None and unchanged else None
+    return {
+        "type": kind,
+        "status": status,
+        "reason": reason,
+        "message": message[:MAX_MESSAGE],
+        "observedGeneration": seen.generation,
+        "lastTransitionTime": since or instant(now_s),
+    }
+
+
+def _problem(kind: str, seen: BackendSeen) -> Condition | None:
+    found = [problem for problem in seen.problems if problem.condition == kind]
+    if not found:
+        return None
+    told = [problem.sentence() for problem in found[:MAX_PROBLEMS]]
+    more = [f"and {len(found) - len(told)} more"] if len(found) > len(told) else []
+    return "False", found[0].reason, "; ".join((*told, *more))
+
+
+def _workload(seen: BackendSeen) -> Condition:
+    """The newest identity has all the replicas that the spec asks for."""
+    newest = seen.newest
+    if seen.external:
+        return "True", "External", "somebody else runs it"
+    if seen.waits is not None:
+        return "False", *seen.waits
+    if newest is None:
+        return "False", "NoWorkload", "nothing has been made of the spec yet"
+    told = f"{newest.ready} of {newest.wanted} replicas of {newest.name} are ready"
+    if newest.ready >= newest.wanted:
+        return "True", "ReplicasReady", told
+    if newest.reason:
+        return "False", newest.reason, f"{told}: {newest.message}"
+    return "False", "Loading", told
+
+
+def _loaded(seen: BackendSeen) -> Condition:
+    """The model that the spec asks for answers somewhere."""
+    newest = seen.newest
+    if seen.external:
+        return "Unknown", "External", "Weir does not load it"
+    if newest is not None and newest.ready:
+        return "True", "Loaded", f"{newest.name} answers"
+    reason = newest.reason if newest is not None and newest.reason else "Loading"
+    return "False", reason, newest.message if newest and newest.message else "not loaded yet"
+
+
+def _degraded(seen: BackendSeen) -> Condition:
+    """Some identity that is in use lacks replicas."""
+    for one in seen.identities:
+        if one.routes and one.ready < one.wanted:
+            why = f": {one.message}" if one.message else ""
+            told = f"{one.ready} of {one.wanted} replicas of {one.name} are ready{why}"
+            return "True", one.reason or "ReplicasMissing", told
+    return "False", "AsWanted", "every identity in use has its replicas"
+
+
+def _ready(seen: BackendSeen) -> Condition:
+    """The identity that the spec asks for answers."""
+    for kind in ("Accepted", "ResolvedRefs"):
+        problem = _problem(kind, seen)
+        if problem:
+            return problem
+    newest = seen.newest
+    if seen.external:
+        return "True", "External", f"requests go to {seen.address}"
+    if newest is not None and newest.ready and newest.ready >= min(1, newest.wanted):
+        return "True", "Loaded", f"{newest.ready} of {newest.wanted} replicas answer"
+    if newest is not None and not newest.wanted and seen.waits is None:
+        return "False", "ScaledToZero", "spec.replicas is 0"
+    return _workload(seen)
+
+
+def _promoted(seen: BackendSeen) -> Condition:
+    """Every route that uses this backend serves its newest identity as stable."""
+    if seen.rolled_back:
+        return "False", "RolledBack", f"rolled back in {_listed(seen.rolled_back)}"
+    if seen.undecided:
+        return "False", "Progressing", f"under way in {_listed(seen.undecided)}"
+    if seen.promoted:
+        return "True", "Promoted", f"stable in {_listed(seen.promoted)}"
+    return "Unknown", "NotUsed", "no route uses it"
+
+
+def _rolled_back(seen: BackendSeen) -> Condition:
+    """Some route that uses this backend rolled its newest identity back."""
+    if seen.rolled_back:
+        return "True", "RolledBack", f"rolled back in {_listed(seen.rolled_back)}"
+    return "False", "NotTried", "no route rolled it back"
+
+
+def _kstatus(conditions: Mapping[str, Condition], seen: BackendSeen) -> dict[str, Condition]:
+    """Reconciling and Stalled, of which at most one is True."""
+    for kind in ("Accepted", "ResolvedRefs"):
+        status, reason, message = conditions[kind]
+        if status == "False":
+            return {
+                "Reconciling": ("False", reason, message),
+                "Stalled": ("True", reason, message),
+            }
+    status, reason, message = conditions["WorkloadReady"]
+    still: Condition = ("False", "NoAlarm", "no person is needed")
+    if status == "False":
+        return {"Reconciling": ("True", reason, message), "Stalled": still}
+    return {"Reconciling": ("False", reason, message), "Stalled": still}
+
+
+def _loaded_revision(seen: BackendSeen) -> str:
+    return next((one.name for one in seen.identities if one.newest and one.ready), "")
+
+
+def _load(newest: IdentitySeen | None) -> str:
+    return "" if newest is None or newest.load_s is None else f"{newest.load_s:.0f}s"
+
+
+def _identity(one: IdentitySeen) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "newest": one.newest,
+        "replicas": f"{one.ready}/{one.wanted}",
+        "reason": one.reason,
+        "routes": list(one.routes[:MAX_IDENTITIES]),
+    }
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(sorted(names)[:MAX_PROBLEMS])
+    return f"{shown} and {len(names) - MAX_PROBLEMS} more" if len(names) > MAX_PROBLEMS else shown

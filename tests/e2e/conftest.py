@@ -1,0 +1,113 @@
+"""One cluster for the whole run, brought up if it is not, with this checkout's images."""
+
+import contextlib
+import fcntl
+import itertools
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from e2e.cluster import CANNOT, PROGRAM, ROOT, Cluster
+from e2e.weir import install
+
+_HERE = Path(__file__).resolve().parent
+_CLUSTER = pytest.StashKey[Cluster]()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave these tests out unless they are asked for: `make e2e`, or by their path."""
+    paths = (Path(str(word).partition("::")[0]) for word in config.invocation_params.args)
+    asked = any(path.resolve().is_relative_to(_HERE) for path in paths)
+    return None if asked else True
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Tell what took how long; nothing is asserted of it."""
+    if cluster := config.stash.get(_CLUSTER, None):
+        terminalreporter.section("cluster")
+        for what, seconds in cluster.timings.items():
+            terminalreporter.line(f"{seconds:7.1f} s  {what}")
+
+
+@pytest.fixture(scope="session")
+def cluster(pytestconfig: pytest.Config) -> Iterator[Cluster]:
+    """The cluster. Goes down again if it came up here, unless WEIR_CLUSTER_KEEP says otherwise."""
+    with _alone():
+        was_up = _call(str(PROGRAM), "status").returncode == 0
+        found = Cluster({})
+        pytestconfig.stash[_CLUSTER] = found
+        with found.timed("weir-cluster up" + (" (it was)" if was_up else "")):
+            _must(str(PROGRAM), "up")
+        found.environment = _environment(_must(str(PROGRAM), "env"))
+        try:
+            with found.timed("images built"):
+                archive = _must(sys.executable, str(ROOT / "hack" / "images" / "build.py")).strip()
+            with found.timed("images loaded"):
+                _must(str(PROGRAM), "load", archive)
+            yield found
+        finally:
+            if not was_up and not os.environ.get("WEIR_CLUSTER_KEEP"):
+                with found.timed("weir-cluster down"):
+                    _must(str(PROGRAM), "down")
+        alone.close()
+
+
+def _alone() -> IO[str]:
+    """Wait until no other run uses the cluster; the file that is returned holds the turn."""
+    turn = (Path(tempfile.gettempdir()) / "weir-e2e.lock").open("w")
+    fcntl.flock(turn, fcntl.LOCK_EX)
+    return turn
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Let one run at a time have the cluster: these tests kill its programs."""
+    with (Path(tempfile.gettempdir()) / "weir-e2e.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture(scope="session")
+def weir(cluster: Cluster) -> Cluster:
+    """The cluster with Weir's chart on it."""
+    with cluster.timed("chart installed"):
+        install(cluster)
+    return cluster
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def namespace(cluster: Cluster) -> Iterator[str]:
+    """A namespace of the test's own, gone some time after it."""
+    name = f"test-{os.getpid()}-{next(_numbers)}"
+    cluster.kubectl("create", "namespace", name)
+    yield name
+    cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+def _call(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def _must(*command: str) -> str:
+    """Return a command's output; without it there is no test to run."""
+    result = _call(*command)
+    if result.returncode != 0:
+        code = CANNOT if result.returncode == CANNOT else 1
+        pytest.exit(f"{shlex.join(command)}:\n{result.stdout}{result.stderr}", returncode=code)
+    return result.stdout
+
+
+def _environment(exports: str) -> dict[str, str]:
+    words = (word for word in shlex.split(exports) if word != "export")
+    return {name: value for name, _, value in (word.partition("=") for word in words)}
