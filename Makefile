@@ -6,6 +6,7 @@ STAMP := $(VENV)/.installed
 SOURCES := router operator tests hack
 
 .PHONY: demo test check format lock bench bench-sequential vllm-test clean
+.PHONY: cluster cluster-down images e2e
 demo: $(STAMP)
 	$(BIN)/weir demo $(DEMO)
 
@@ -26,6 +27,22 @@ format: $(STAMP)
 # Needs Python 3.12 and 6 GB of disk; the environment is made once, in the user's cache.
 vllm-test: $(STAMP)
 	WEIR_PYTHON=$(BIN)/python hack/vllm/run.sh
+
+# A real one-node Kubernetes: by kind where a Docker daemon answers, else with root and Go 1.26.
+# Its programs are built once, 10 minutes, into the user's cache.
+cluster:
+	$(PYTHON) hack/cluster/weir-cluster up
+	@echo 'now: eval "$$($(PYTHON) hack/cluster/weir-cluster env)"'
+
+cluster-down:
+	$(PYTHON) hack/cluster/weir-cluster down
+
+images: $(STAMP)
+	$(BIN)/python hack/images/build.py
+
+# The cluster goes down afterwards if it was down before; WEIR_CLUSTER_KEEP=1 lets it stand.
+e2e: $(STAMP)
+	$(BIN)/python -m pytest tests/e2e $(E2E)
 
 # Everything installed is named by its hash in requirements.lock, the build backend too.
 $(STAMP): pyproject.toml requirements.lock

@@ -57,14 +57,6 @@ def cluster(pytestconfig: pytest.Config) -> Iterator[Cluster]:
             if not was_up and not os.environ.get("WEIR_CLUSTER_KEEP"):
                 with found.timed("weir-cluster down"):
                     _must(str(PROGRAM), "down")
-        alone.close()
-
-
-def _alone() -> IO[str]:
-    """Wait until no other run uses the cluster; the file that is returned holds the turn."""
-    turn = (Path(tempfile.gettempdir()) / "weir-e2e.lock").open("w")
-    fcntl.flock(turn, fcntl.LOCK_EX)
-    return turn
 
 
 @contextlib.contextmanager
