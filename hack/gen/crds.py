@@ -18,6 +18,8 @@ from weir_core.revision_spec import RevisionSpec
 from weir_core.route_spec import RouteSpec
 
 GROUP, VERSION = GROUP_VERSION.split("/")
+KEPT = {"helm.sh/resource-policy": "keep"}
+"""The chart has the same files: an uninstalled chart must not take people's routes with it."""
 HEADER = "# Written by hack/gen/current.py --write from the models in weir_core. Do not edit.\n"
 
 
@@ -100,7 +102,7 @@ def crd_of(kind: Kind) -> Schema:
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{kind.plural}.{GROUP}"},
+        "metadata": {"name": f"{kind.plural}.{GROUP}", "annotations": dict(KEPT)},
         "spec": {
             "group": GROUP,
             "scope": "Namespaced",

@@ -1,7 +1,8 @@
 """Fails when a generated file is not what its source would generate today; --write writes them.
 
-crds/ comes from the models in weir_core. requirements.lock must pin, with a hash, every
-dependency that pyproject.toml names (`make lock` writes it).
+crds/ comes from the models in weir_core; the chart has a copy, since Helm reads nothing outside a
+chart. The chart's sidecar policy comes from weir_operator.sidecar. requirements.lock must pin, with
+a hash, every dependency that pyproject.toml names (`make lock` writes it).
 """
 
 import re
@@ -10,16 +11,25 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
+import chart
 from crds import KINDS, text_of
 from reference import reference
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
+FOLDERS = (Path("crds"), Path("charts/weir/crds-source"))
+"""All of whose files are generated."""
+
+
 def generated() -> Mapping[Path, str]:
     """Return every generated file with its text, by its path below the repository."""
-    texts = {Path("crds") / kind.file: text_of(kind) for kind in KINDS}
-    return {**texts, Path("crds/README.md"): reference()}
+    texts = {folder / kind.file: text_of(kind) for folder in FOLDERS for kind in KINDS}
+    return {
+        **texts,
+        Path("crds/README.md"): reference(),
+        Path(chart.FILE): chart.sidecar_template(),
+    }
 
 
 def stale_files(root: Path) -> list[str]:
@@ -30,19 +40,24 @@ def stale_files(root: Path) -> list[str]:
         for path, text in texts.items()
         if not (root / path).is_file() or (root / path).read_text() != text
     ]
-    found = {path.relative_to(root) for path in (root / "crds").glob("*") if path.is_file()}
-    return stale + [f"{path}: nothing generates it" for path in sorted(found - set(texts))]
+    extra = sorted(_found(root) - set(texts))
+    return stale + [f"{path}: nothing generates it" for path in extra]
 
 
 def write_files(root: Path) -> None:
     """Write the generated files and remove those that nothing generates any more."""
     texts = generated()
-    (root / "crds").mkdir(exist_ok=True)
-    for path in (root / "crds").glob("*"):
-        if path.relative_to(root) not in texts:
-            path.unlink()
+    for path in _found(root) - set(texts):
+        (root / path).unlink()
     for path, text in texts.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(text)
+
+
+def _found(root: Path) -> set[Path]:
+    """Return the files that stand in the generated folders."""
+    files = (path for folder in FOLDERS for path in (root / folder).glob("*"))
+    return {path.relative_to(root) for path in files if path.is_file()}
 
 
 def wanted() -> set[str]:

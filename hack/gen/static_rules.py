@@ -39,6 +39,7 @@ from weir_core.route_spec import (
     RolloutSpec,
     RouteSpec,
     StepSpec,
+    StreamingSpec,
     TierSpec,
 )
 
@@ -143,7 +144,14 @@ _OBJECT_RULES: Mapping[type[BaseModel], tuple[Rule, ...]] = {
             expression=f"'saw rule \\'' + {first_wrong('self.rules', _RULES, _backwards)}.name"
             " + '\\' start at a tier after its end'",
         ),
+        Rule(
+            "!has(self.streaming) || self.streaming.commit != 'Prefix'"
+            " || !self.tiers.exists(t, has(t.accept) && t.accept.exists(c, c.type == 'Schema'))",
+            "wanted no check of type Schema with streaming.commit Prefix: no prefix shows it",
+            field=".tiers",
+        ),
     ),
+    StreamingSpec: (belongs("prefixTokens", "commit", "Prefix"),),
     CheckSpec: (
         *_PATTERN,
         *(belongs(one, "type", "Confidence") for one in ("method", "minProbability")),

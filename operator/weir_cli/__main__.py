@@ -21,14 +21,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A terminal without Unicode shows a mark instead of ending the command.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-    whole = parser(prog=_prog(), env=os.environ)
+    prog = _prog()
     try:
-        args = _parsed(whole, words)
-        return _run(args)
+        return _run(_parsed(parser(prog=prog, env=os.environ), words))
     except CommandError as error:
-        print(f"{whole.prog}: {error}", file=sys.stderr)
+        print(f"{prog}: {error}", file=sys.stderr)
         return error.code
     except KeyboardInterrupt:
+        print(f"{prog}: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # The reader has what it wanted; nothing may be flushed into the closed pipe at exit.

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TypeAlias
 
-from weir_cli.logs import FORMATS, LEVELS
+from weir_router.logs import FORMATS, LEVELS
 
 SERVER = "http://127.0.0.1:8081"
 VERBS = {
@@ -23,7 +23,11 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def parser(*, prog: str, env: Mapping[str, str]) -> argparse.ArgumentParser:
-    """Return the parser of the whole command line; `env` gives WEIR_SERVER."""
+    """Return the parser of the whole command line; `env` gives WEIR_SERVER.
+
+    As a plugin of kubectl the commands ask a cluster unless they are told otherwise.
+    """
+    plugin = prog.startswith("kubectl")
     whole = argparse.ArgumentParser(
         prog=prog,
         description="Small model first, large model when unsure; every change canaried and "
@@ -32,14 +36,16 @@ def parser(*, prog: str, env: Mapping[str, str]) -> argparse.ArgumentParser:
     )
     whole.add_argument("--version", action="version", version=f"weir {own_version()}")
     commands = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    server = _server(env)
+    whole.set_defaults(plugin=plugin, standalone=env.get("WEIR_SERVER") or SERVER)
+    asking = _asking(env, plugin=plugin)
     _serve(commands)
-    _validate(commands)
-    _get(commands, server)
-    _describe(commands, server)
-    _watch(commands, server)
-    _explain(commands, server)
-    _rollout(commands, server)
+    _validate(commands, plugin=plugin)
+    _get(commands, asking)
+    _describe(commands, asking)
+    _watch(commands, asking)
+    _explain(commands, asking)
+    _rollout(commands, asking)
+    _inject(commands)
     _add(commands, "demo", "see a good revision promoted and bad ones rolled back, on this machine")
     _add(commands, "version", "print the version")
     return whole
@@ -60,16 +66,37 @@ def _add(
     return commands.add_parser(name, help=help, description=told, parents=parents)
 
 
-def _server(env: Mapping[str, str]) -> argparse.ArgumentParser:
-    """Return the options of every command that asks a running Weir."""
+def _asking(env: Mapping[str, str], *, plugin: bool) -> argparse.ArgumentParser:
+    """Return the options of every command that asks a running Weir: who that is."""
     common = argparse.ArgumentParser(add_help=False)
+    default = env.get("WEIR_SERVER") or SERVER
     common.add_argument(
         "--server",
         metavar="URL",
-        default=env.get("WEIR_SERVER") or SERVER,
-        help="management address of a running Weir (default: $WEIR_SERVER or %(default)s)",
+        help="ask a standalone Weir at its management address"
+        + ("" if plugin else f" (default: $WEIR_SERVER or {default})"),
     )
+    _add_cluster(common, "the cluster", default=plugin)
     return common
+
+
+def _add_cluster(command: argparse.ArgumentParser, title: str, *, default: bool) -> None:
+    """Add kubectl's own options; any of them means a cluster."""
+    meant = "asked unless told otherwise" if default else "asked when one of these is given"
+    group = command.add_argument_group(title, meant)
+    group.add_argument(
+        "-n", "--namespace", metavar="NS", help="namespace (default: that of the context)"
+    )
+    group.add_argument("--context", metavar="NAME", help="context of the kubeconfig")
+    group.add_argument(
+        "--kubeconfig", metavar="FILE", help="default: $KUBECONFIG or ~/.kube/config"
+    )
+
+
+def _add_everywhere(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "-A", "--all-namespaces", action="store_true", help="look in every namespace of a cluster"
+    )
 
 
 def _output(command: argparse.ArgumentParser, *shapes: str) -> None:
@@ -120,7 +147,7 @@ def address(text: str) -> tuple[str, int]:
     return bare, int(port)
 
 
-def _validate(commands: Commands) -> None:
+def _validate(commands: Commands, *, plugin: bool) -> None:
     validate = _add(commands, "validate", "find every problem of manifests, by file and line")
     validate.add_argument(
         "paths", metavar="DIR|FILE", nargs="+", help="folders and files; - is standard input"
@@ -128,28 +155,35 @@ def _validate(commands: Commands) -> None:
     validate.add_argument(
         "--cluster", action="store_true", help="judge as a cluster would, which can run models"
     )
+    validate.add_argument(
+        "--offline", action="store_true", help="do not ask the API server of a cluster"
+    )
+    title = "the cluster, whose API server is asked too, without changing anything"
+    _add_cluster(validate, title, default=plugin)
     _output(validate, "json")
 
 
-def _get(commands: Commands, server: argparse.ArgumentParser) -> None:
-    get = _add(commands, "get", "list routes, one line each", server)
+def _get(commands: Commands, asking: argparse.ArgumentParser) -> None:
+    get = _add(commands, "get", "list routes, one line each", asking)
     get.add_argument(
-        "kind", metavar="routes", nargs="?", choices=("routes", "route"), default="routes"
+        "words",
+        metavar="NAME",
+        nargs="*",
+        help="name or namespace/name, all if none; the word routes may come first, or, of a "
+        "cluster, backends or revisions",
     )
-    get.add_argument(
-        "route", metavar="ROUTE", nargs="?", help="name or namespace/name, all if none"
-    )
-    _output(get, "wide", "json", "yaml")
+    _add_everywhere(get)
+    _output(get, "wide", "json", "yaml", "name")
 
 
-def _describe(commands: Commands, server: argparse.ArgumentParser) -> None:
-    describe = _add(commands, "describe", "tell all about one route, with the evidence", server)
+def _describe(commands: Commands, asking: argparse.ArgumentParser) -> None:
+    describe = _add(commands, "describe", "tell all about one route, with the evidence", asking)
     describe.add_argument("route", metavar="ROUTE", help="name or namespace/name")
     _output(describe, "json", "yaml")
 
 
-def _watch(commands: Commands, server: argparse.ArgumentParser) -> None:
-    watch = _add(commands, "watch", "watch a route live: evidence, tiers, events", server)
+def _watch(commands: Commands, asking: argparse.ArgumentParser) -> None:
+    watch = _add(commands, "watch", "watch a route live: evidence, tiers, events", asking)
     watch.add_argument("route", metavar="ROUTE", nargs="?", help="may be left out if there is one")
     watch.add_argument(
         "--interval",
@@ -158,6 +192,7 @@ def _watch(commands: Commands, server: argparse.ArgumentParser) -> None:
         default=0.5,
         help="time between looks (default: %(default)s)",
     )
+    _add_everywhere(watch)
     watch.add_argument("--once", action="store_true", help="print one frame and end")
 
 
@@ -172,8 +207,8 @@ def seconds(text: str) -> float:
     return value
 
 
-def _explain(commands: Commands, server: argparse.ArgumentParser) -> None:
-    explain = _add(commands, "explain", "tell what would be done with a request, and why", server)
+def _explain(commands: Commands, asking: argparse.ArgumentParser) -> None:
+    explain = _add(commands, "explain", "tell what would be done with a request, and why", asking)
     explain.add_argument("--model", metavar="NAME", help="the model name that a client asks for")
     body = explain.add_mutually_exclusive_group()
     body.add_argument("--message", metavar="TEXT", help="what the user says (default: hello)")
@@ -201,14 +236,41 @@ def header(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
-def _rollout(commands: Commands, server: argparse.ArgumentParser) -> None:
+def _rollout(commands: Commands, asking: argparse.ArgumentParser) -> None:
     rollout = _add(commands, "rollout", "promote, abort, pause, resume or retry a revision")
     verbs = rollout.add_subparsers(dest="verb", metavar="VERB", required=True)
     for verb, help in VERBS.items():
-        command = _add(verbs, verb, help, server)
+        command = _add(verbs, verb, help, asking)
         command.add_argument("route", metavar="ROUTE", help="name or namespace/name")
         command.add_argument(
             "--revision", metavar="NAME", help="which revision (default: the current canary)"
         )
         if verb == "promote":
             command.add_argument("--full", action="store_true", help="skip every step that is left")
+
+
+def _inject(commands: Commands) -> None:
+    inject = _add(commands, "inject", "put the router as a sidecar into pods, as YAML")
+    inject.add_argument(
+        "-f",
+        "--filename",
+        metavar="FILE",
+        required=True,
+        help="manifests of pods or of what makes pods; - is standard input",
+    )
+    inject.add_argument(
+        "--image", metavar="IMAGE", help="of the router (default: the installed operator's word)"
+    )
+    inject.add_argument(
+        "--feed",
+        metavar="HOST:PORT",
+        type=feed,
+        help="where the operator is heard (default: the installed operator's word)",
+    )
+    _add_cluster(inject, "the cluster, asked for what is not given", default=True)
+
+
+def feed(text: str) -> str:
+    """Return an address as it is written, if it is one."""
+    address(text)
+    return text

@@ -7,23 +7,14 @@ import http.client
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 from urllib.parse import quote, urlsplit
 
-from weir_cli.errors import CommandError
+from weir_cli.errors import CommandError, MissingError, UnreachableError
+from weir_cli.sources import Json, find_route
 
 TIMEOUT_S = 10.0
 MAX_REPLY_BYTES = 64 * 1024 * 1024
-Json = dict[str, Any]
-
-
-class UnreachableError(CommandError):
-    """Nobody answers at the address; asking again later may help."""
-
-
-class MissingError(CommandError):
-    """The server answers, but has no such route or no such path."""
 
 
 class Client:
@@ -36,9 +27,22 @@ class Client:
         # The management address is an inner one: a proxy of the environment is not asked.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
-    def statuses(self) -> Json:
-        """Return {"routes": {"namespace/name": status}, "problems": […]}."""
-        return self._ask("/weir/v1/status")
+    @property
+    def spaced(self) -> bool:
+        """Namespaces are shown where there are several."""
+        return False
+
+    def statuses(self, names: Sequence[str] = ()) -> Json:
+        """Return the statuses of all routes, or of those that are named, in that order."""
+        told = self._ask("/weir/v1/status")
+        if not names:
+            return told
+        keys = [find_route(name, told["routes"]) for name in names]
+        return {**told, "routes": {key: told["routes"][key] for key in keys}}
+
+    def key(self, name: str) -> str:
+        """Return which route is meant."""
+        return find_route(name, self.statuses()["routes"])
 
     def route(self, key: str) -> Json:
         """Return all about one route. Raises MissingError when it is not there."""
@@ -52,6 +56,14 @@ class Client:
     def explain(self, body: str, headers: Mapping[str, str]) -> Json:
         """Return what would be decided for a request."""
         return self._ask("/weir/v1/explain", {"body": body, "headers": dict(headers)})
+
+    def objects(self, kind: str, names: Sequence[str] = ()) -> list[Json]:
+        """A standalone Weir has no objects but the manifests. Raises CommandError."""
+        raise CommandError(
+            f"{kind}s are objects of a cluster; here `describe ROUTE` tells of backends and "
+            "revisions",
+            code=2,
+        )
 
     def _ask(self, path: str, content: Json | None = None) -> Json:
         """Return the reply to a GET, or to a POST of `content`. Raises CommandError."""
@@ -110,14 +122,3 @@ def _is_address(url: str) -> bool:
 
 def _path(key: str) -> str:
     return f"/weir/v1/routes/{quote(key)}"
-
-
-def find_route(wanted: str, keys: Iterable[str]) -> str:
-    """Return the key that `name` or `namespace/name` means. Raises CommandError otherwise."""
-    known = sorted(keys)
-    found = [key for key in known if wanted in (key, key.partition("/")[2])]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise CommandError(f"{wanted} is ambiguous, wanted one of {', '.join(found)}", code=2)
-    raise MissingError(f"no route {wanted}; there is {', '.join(known) or 'none'}")

@@ -197,3 +197,4 @@ async def _keep(
     with contextlib.suppress(asyncio.CancelledError):
         async with site.flow(ASSISTANT):
             await asyncio.Event().wait()
+    screen.stopped()

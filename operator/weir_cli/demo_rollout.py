@@ -12,6 +12,7 @@ from weir_cli.demo_figures import Outcome
 from weir_cli.demo_manifests import PROVEN, Change, edited
 from weir_cli.demo_traffic import Clients, Flow
 from weir_cli.errors import CommandError
+from weir_cli.parts import is_refused
 from weir_lab.questions import Question
 
 PATIENCE_S = 120.0
@@ -106,7 +107,7 @@ class Site:
             canary = canary or status["canary"]["revision"]
             if status["stable"]["revision"] != stable:
                 return _End("Promoted", seconds, proof=proof)
-            if canary and status["phase"] == "Degraded":
+            if canary and is_refused(status):
                 return _End("RolledBack", seconds, rollback=status["lastRollback"])
             if canary:
                 # What was proven is what let it into the bake; what the bake adds comes after.

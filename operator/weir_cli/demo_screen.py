@@ -162,6 +162,10 @@ class Screen:
         ):
             self._indented(Text(text, no_wrap=True))
 
+    def stopped(self) -> None:
+        """Say that an interrupt was heard: all ends now, and the manifests go with it."""
+        self._say("Stopped.")
+
     def _line(self, text: str) -> None:
         self._indented(Text.from_markup(text), left=0)
 

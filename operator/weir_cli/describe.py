@@ -5,16 +5,16 @@ import time
 from collections.abc import Iterable
 
 from weir_cli import parts
-from weir_cli.client import Client, find_route
 from weir_cli.get import as_data
 from weir_cli.parts import Told
+from weir_cli.sources import source_of
 from weir_cli.table import aligned, tabled
 
 
 def run(args: argparse.Namespace) -> int:
     """Print one route."""
-    client = Client(args.server)
-    told = client.route(find_route(args.route, client.statuses()["routes"]))
+    source = source_of(args)
+    told = source.route(source.key(args.route))
     print(as_data(told, args.output) if args.output else as_text(told, now_s=time.time()))
     return 0
 
@@ -24,9 +24,12 @@ def as_text(told: Told, *, now_s: float) -> str:
     status = told["status"]
     sections = (
         ("", aligned(_facts(told, now_s))),
+        ("Problems", _lines(told.get("problems", ()))),
+        ("Changes, canary against stable", _lines(status["canary"].get("changes", ()))),
         ("Conditions", _conditions(status, now_s)),
         ("Evidence", _evidence(status)),
         ("Last rollback", _rollback(status, now_s)),
+        ("Backends", _backends(told, now_s)),
         ("Tiers", _tiers(told)),
         ("Revisions", _history(told, now_s)),
         ("Events", _events(told, now_s)),
@@ -53,6 +56,8 @@ def _facts(told: Told, now_s: float) -> Iterable[tuple[str, str]]:
         yield "Verdict:", parts.evidence(status)
     if step["progress"]:
         yield "Step:", f"{step['progress']} {step['kind']}"
+    for place, why in enumerate(parts.standstill(status)):
+        yield "" if place else "Stands still:", why
     yield "Routers:", f"{routers['inSync']} of {routers['of']} in sync"
     if command:
         done = f"{command['result']}, {command['message']}"
@@ -60,6 +65,10 @@ def _facts(told: Told, now_s: float) -> Iterable[tuple[str, str]]:
     saved = parts.saving(told)
     if saved:
         yield "Cost:", saved.text()
+
+
+def _lines(lines: Iterable[str]) -> str:
+    return "\n".join(f"  {line}" for line in lines)
 
 
 def _conditions(status: Told, now_s: float) -> str:
@@ -80,18 +89,20 @@ def _evidence(status: Told) -> str:
     found = status["evidence"]
     if not found["objectives"]:
         return ""
+    covered = found["coverage"]
     counts = [
         (f"{word.capitalize()}:", f"canary {found[word]['canary']}, stable {found[word]['stable']}")
         for word in ("assigned", "settled")
     ]
     facts = [
         *counts,
-        ("Coverage:", f"{found['coverage']} of what was assigned is settled"),
+        ("Coverage:", f"{found['coverage']} of what is due is settled" if covered else "–"),
         ("Sample ratio:", f"E {found['sampleRatioEValue']}"),
         ("Audits:", str(found["audits"])),
         ("Bad served:", f"{found['badServed']} canary requests"),
     ]
-    header = ("OBJECTIVE", "EVENT", "MODE", "CANARY", "STABLE", "RATIO", "E", "E-SAFE", "VERDICT")
+    names = ("OBJECTIVE", "EVENT", "MODE", "CANARY", "STABLE", "RATIO")
+    header = (*names, "E", "E-SAFE", "2X-NEEDS", "VERDICT")
     rows = [
         (
             one["name"],
@@ -102,6 +113,7 @@ def _evidence(status: Told) -> str:
             parts.interval(one),
             one["eValue"],
             one["promoteEValue"],
+            one.get("requestsToDetect", ""),
             f"{one['verdict']} ⚠ suspect" if one["suspect"] else one["verdict"],
         )
         for one in found["objectives"]
@@ -125,6 +137,21 @@ def _rollback(status: Told, now_s: float) -> str:
     if last["eValue"]:
         facts.insert(3, ("Evidence:", f"E {last['eValue']} of {last['threshold']}"))
     return aligned(facts, indent="  ")
+
+
+def _backends(told: Told, now_s: float) -> str:
+    rows = [
+        (
+            one["name"],
+            one["model"],
+            ", ".join(one["parts"]),
+            ", ".join(one["arms"]),
+            parts.out(one, now_s) if one["ejected"] else one.get("state", "ok"),
+        )
+        for one in told.get("backends", ())
+    ]
+    header = ("BACKEND", "MODEL", "USED-BY", "ARMS", "STATE")
+    return tabled(header, rows, indent="  ") if rows else ""
 
 
 def _tiers(told: Told) -> str:
@@ -152,10 +179,11 @@ def _history(told: Told, now_s: float) -> str:
             str(one["attempt"]),
             parts.age(one["since"], now_s),
             one["reason"],
+            one.get("eValue", ""),
         )
         for one in reversed(told["history"])
     ]
-    header = ("REVISION", "OUTCOME", "ATTEMPT", "AGE", "REASON")
+    header = ("REVISION", "OUTCOME", "ATTEMPT", "AGE", "REASON", "E-VALUE")
     return tabled(header, rows, indent="  ") if rows else ""
 
 

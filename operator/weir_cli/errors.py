@@ -7,3 +7,11 @@ class CommandError(Exception):
     def __init__(self, message: str, *, code: int = 1) -> None:
         super().__init__(message)
         self.code = code
+
+
+class UnreachableError(CommandError):
+    """Nobody answers at the address; asking again later may help."""
+
+
+class MissingError(CommandError):
+    """Somebody answers, but has no such route or no such path."""

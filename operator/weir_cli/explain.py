@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from weir_cli.client import Client
 from weir_cli.errors import CommandError
+from weir_cli.sources import source_of
 from weir_cli.table import tabled
 
 SESSION_HEADER = "x-session-id"
@@ -18,7 +18,7 @@ def run(args: argparse.Namespace) -> int:
     headers = dict(args.header)
     if args.session is not None:
         headers.setdefault(SESSION_HEADER, args.session)
-    told = Client(args.server).explain(body_of(args), headers)
+    told = source_of(args).explain(body_of(args), headers)
     print(json.dumps(told, indent=2) if args.output == "json" else as_text(told))
     if args.session is not None and told.get("session", args.session) != args.session:
         hint = "the route has sessions by another header: name it by --header"

@@ -31,6 +31,9 @@ VERDICTS = {
 ALARMS = ("Accepted", "ResolvedRefs", "Programmed", "StableHealthy")
 """Conditions that are told of when they are False; the sentence has the others."""
 
+MOST_CHANGES = 3
+"""What a canary changes, in so many lines; `weir describe` has all."""
+
 FULL, PART, EMPTY = "█", "▒", "░"
 WIDE = 100
 """From this width on there is room for words beside signs."""
@@ -44,13 +47,15 @@ def render(
     """Return the picture of what GET /weir/v1/routes/{namespace}/{name} told, `width` columns.
 
     `now_s` is for ages, seconds since the epoch; without it, ages count from the latest event.
+    With no room for `events` there is none for what a canary changes.
     """
     at_s = parts.latest_s(told) if now_s is None else now_s
     status = told["status"]
     blocks = [
         _head(told, status, width),
-        _alarms(status),
+        _alarms(told, status, at_s),
         _rollout(status, width),
+        _changes(status) if events else None,
         _evidence(status, width),
         _tiers(told, width),
         _events(told, at_s, events),
@@ -123,13 +128,29 @@ def _head(told: Told, status: Told, width: int) -> RenderableType:
     return Group(title, Text(status["message"]))
 
 
-def _alarms(status: Told) -> RenderableType | None:
-    alarms = [
-        Text(f"⚠ {one['type']}: {one['message']}", "yellow")
+def _alarms(told: Told, status: Told, now_s: float) -> RenderableType | None:
+    """Return why it stands still, and all that is wrong with it, each once."""
+    still = parts.standstill(status)
+    conditions = [
+        f"{one['type']}: {one['message']}"
         for one in status["conditions"]
-        if one["type"] in ALARMS and one["status"] == "False"
+        if one["type"] in ALARMS and one["status"] == "False" and one["message"] not in still
     ]
-    return Group(*alarms) if alarms else None
+    shown = "\n".join(conditions)
+    problems = [problem for problem in told.get("problems", ()) if problem not in shown]
+    sign = PHASES["Paused"][0]
+    lines = [f"{sign} {one}" for one in still]
+    lines += [f"⚠ {one}" for one in (*conditions, *problems, *parts.outages(told, now_s))]
+    return Group(*(Text(line, "yellow") for line in lines)) if lines else None
+
+
+def _changes(status: Told) -> RenderableType | None:
+    found = list(status["canary"].get("changes", ()))
+    if not found:
+        return None
+    more = len(found) - MOST_CHANGES
+    shown = found[:MOST_CHANGES] + ([f"and {more} more"] if more > 0 else [])
+    return Group(Text("CHANGES", "bold"), *map(Text, shown))
 
 
 def _rollout(status: Told, width: int) -> RenderableType | None:
@@ -140,11 +161,13 @@ def _rollout(status: Told, width: int) -> RenderableType | None:
     if step["progress"]:
         table.add_row(Text("Step", "bold"), *_step(step, cells))
     if canary["revision"]:
-        refused = status["phase"] == "Degraded"
-        sign, style = ("✖ ", "bold red") if refused else ("", "bold yellow")
+        sign, style = ("✖ ", "bold red") if parts.is_refused(status) else ("", "bold yellow")
         mark = Text(f"{sign}Canary #{canary['attempt']}", style)
-        weight = status["weight"]["actual"] or status["weight"]["set"]
-        table.add_row(mark, _name(canary["revision"]), weight, bar(share, cells, "yellow"))
+        weight, actual = status["weight"]["set"], status["weight"]["actual"]
+        filled = bar(share, cells, "yellow")
+        if actual and width >= WIDE:
+            filled.append(f" {actual} measured", "dim")
+        table.add_row(mark, _name(canary["revision"]), weight, filled)
     if stable["revision"]:
         rest = 1 - share
         name = _name(stable["revision"])
@@ -152,7 +175,7 @@ def _rollout(status: Told, width: int) -> RenderableType | None:
             Text("Stable", "bold green"), name, percent(rest * FULL_BP), bar(rest, cells, "green")
         )
     last = status["lastRollback"]
-    if status["phase"] == "Degraded" and last and last["eValue"]:
+    if parts.is_refused(status) and last and last["eValue"]:
         why = f"{last['reason']} on {last['suspect']}" if last["suspect"] else last["reason"]
         reached = _e_bar(last["eValue"], last["threshold"], cells)
         table.add_row(Text("Evidence", "bold"), why, f"E {last['eValue']}", reached)

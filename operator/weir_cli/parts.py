@@ -116,6 +116,29 @@ def weight(status: Told) -> str:
     return f"{status['weight']['set']} ({actual} measured)" if actual else status["weight"]["set"]
 
 
+def is_refused(status: Told) -> bool:
+    """Tell whether the revision named as canary must not serve: rolled back, or never let in."""
+    return bool(status["canary"]["revision"]) and not status["step"]["progress"]
+
+
+def standstill(status: Told) -> list[str]:
+    """Return why a rollout stands still, one sentence each."""
+    return [str(one["message"]) for one in status.get("standstill", ())]
+
+
+def outages(told: Told, now_s: float) -> list[str]:
+    """Return one sentence for each backend that is out: of a route, or of all of them."""
+    backends = told.get("backends", told.get("ejected", ()))
+    return [f"backend {one['name']}: {out(one, now_s)}" for one in backends if one["ejected"]]
+
+
+def out(backend: Told, now_s: float) -> str:
+    """Return since when a backend is out, and why."""
+    why = backend["ejected"]
+    failures = f"{why['failures']} failures in a row"
+    return f"out for {age(why['since'], now_s)} ({why['cause']}, {failures}; {backend['url']})"
+
+
 def evidence(status: Told) -> str:
     """Return the combined evidence and what is concluded from it, "" without any."""
     verdict = str(status["verdict"])

@@ -2,19 +2,18 @@
 
 import argparse
 
-from weir_cli.client import Client, find_route
 from weir_cli.errors import CommandError
+from weir_cli.sources import source_of
 
 
 def run(args: argparse.Namespace) -> int:
     """Give one command and print how it was acknowledged; 1 if it was refused."""
-    client = Client(args.server)
-    routes = client.statuses()["routes"]
-    key = find_route(args.route, routes)
-    revision = args.revision or routes[key]["canary"]["revision"]
+    source = source_of(args)
+    (key, status), *_ = source.statuses([args.route])["routes"].items()
+    revision = args.revision or status["canary"]["revision"]
     if not revision:
         raise CommandError(f"{key} has no canary to {args.verb}; name a revision by --revision")
     full = getattr(args, "full", False)
-    answer = client.command(key, verb=args.verb, revision=revision, full=full)
+    answer = source.command(key, verb=args.verb, revision=revision, full=full)
     print(f"{answer['result']}: {args.verb} {revision} of {key}: {answer['message']}")
     return 0 if answer["result"] == "Done" else 1

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from weir_cli.errors import CommandError
-from weir_cli.logs import set_up_logging
 from weir_router.folder import Folder
+from weir_router.logs import set_up_logging
 from weir_router.standalone import Settings, serve
 from weir_router.standing import StateFileError
 

@@ -3,16 +3,18 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from weir_cli.errors import CommandError
+from weir_cli.sources import is_cluster
 from weir_core.compile import compile_world
 from weir_core.errors import Problem
-from weir_core.manifests import parse
+from weir_core.manifests import Written, objects, parse
+from weir_core.resources import Resource
 from weir_router.folder import Folder
 
 
@@ -26,31 +28,86 @@ class Validated(msgspec.Struct, frozen=True, kw_only=True):
 
 def run(args: argparse.Namespace) -> int:
     """Print the problems; 2 if there are any."""
-    found = validated(args.paths, cluster=args.cluster)
+    texts, unreadable = gathered(args.paths)
+    if is_cluster(args) and not args.offline:
+        found = _asked(texts, unreadable, args)
+    else:
+        namespace = args.namespace or ""
+        cluster = args.cluster or is_cluster(args)
+        found = validated(texts, unreadable, cluster=cluster, namespace=namespace)
     print(json.dumps(as_json(found), indent=2) if args.output == "json" else as_text(found))
     return 2 if found.problems else 0
 
 
-def validated(paths: Iterable[str], *, cluster: bool) -> Validated:
-    """Read and compile all below the paths. Raises CommandError for one that is not there."""
+def gathered(paths: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the texts below the paths by file name, and why others cannot be read.
+
+    Raises CommandError for a path that is not there.
+    """
     texts: dict[str, str] = {}
     unreadable: dict[str, str] = {}
     for path in paths:
         _gather(path, texts, unreadable)
     if not texts and not unreadable:
         raise CommandError("no manifests there: wanted *.yaml, *.yml or *.json", code=2)
-    parsed = parse(texts)
-    compiled = compile_world(parsed.resources, cluster=cluster)
+    return texts, unreadable
+
+
+def validated(
+    texts: Mapping[str, str],
+    unreadable: Mapping[str, str],
+    *,
+    cluster: bool,
+    namespace: str = "",
+    standing: Sequence[Mapping[str, Any]] = (),
+) -> Validated:
+    """Read and compile the texts, beside objects that stand in a cluster already."""
+    parsed = parse(texts, namespace=namespace)
+    resources: Iterable[Resource] = parsed.resources
+    place = parsed.place
+    if standing:
+        from weir_cli.dry_run import joined
+
+        resources, known = joined(parsed.resources, standing)
+
+        def place(title: str, field: str) -> str | None:
+            return parsed.place(title, field) or ("" if title in known else None)
+
+    compiled = compile_world(resources, cluster=cluster, place=place)
     broken = (
         Problem(object=f"file {name}", field="", seen=why, wanted="a readable file", source=name)
         for name, why in unreadable.items()
     )
-    problems = (*broken, *parsed.problems, *map(parsed.placed, compiled.problems))
+    own = (one for one in compiled.problems if one.object in parsed.sources)
+    problems = (*broken, *parsed.problems, *map(parsed.placed, own))
     return Validated(
         files=len(texts) + len(unreadable),
         objects=len(parsed.sources),
         problems=tuple(sorted(problems, key=_place)),
     )
+
+
+def _asked(
+    texts: Mapping[str, str], unreadable: Mapping[str, str], args: argparse.Namespace
+) -> Validated:
+    """Validate against what a cluster has, and ask its API server too. Raises CommandError."""
+    from weir_cli.dry_run import beside, further, refusals
+    from weir_cli.kube import Api
+
+    api = Api.connect(kubeconfig=args.kubeconfig, context=args.context)
+    namespace = args.namespace or api.namespace
+    written = [
+        one
+        for file, text in texts.items()
+        for one in objects(file, text, namespace=namespace)
+        if isinstance(one, Written)
+    ]
+    found = validated(
+        texts, unreadable, cluster=True, namespace=namespace, standing=beside(api, written)
+    )
+    refused = further(refusals(api, written), found.problems)
+    problems = tuple(sorted((*found.problems, *refused), key=_place))
+    return msgspec.structs.replace(found, problems=problems)
 
 
 def _gather(path: str, texts: dict[str, str], unreadable: dict[str, str]) -> None:

@@ -14,9 +14,11 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from weir_cli.client import Client, MissingError, UnreachableError, find_route
+from weir_cli import parts
+from weir_cli.errors import MissingError, UnreachableError
 from weir_cli.frame import render
 from weir_cli.get import listing
+from weir_cli.sources import Source, source_of
 
 
 class Look(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,8 +36,8 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
 class View:
     """One route by its key, or the list of all for ""."""
 
-    def __init__(self, client: Client, key: str) -> None:
-        self._client = client
+    def __init__(self, source: Source, key: str) -> None:
+        self._source = source
         self._key = key
         self._last: Look | None = None
 
@@ -44,7 +46,7 @@ class View:
         told = self._last.told if self._last else {}
         trouble = ""
         try:
-            told = self._client.route(self._key) if self._key else self._client.statuses()
+            told = self._source.route(self._key) if self._key else self._source.statuses()
         except (UnreachableError, MissingError) as failure:
             if self._last is None:
                 raise
@@ -56,20 +58,26 @@ class View:
         """Return what is to be seen of it."""
         if self._key:
             shown = render(look.told, width, now_s=look.now_s)
-        elif look.told["routes"]:
-            rows = listing(look.told, wide=False, now_s=look.now_s)
-            shown = Text(rows, no_wrap=True, overflow="ellipsis")
         else:
-            shown = Text("no routes")
+            shown = _list(look, spaced=self._source.spaced)
         # In a group: a bare Text would lose its no_wrap when it is printed.
         warning = (Text(f"⚠ {look.trouble}", "yellow"),) if look.trouble else ()
         return Group(*warning, shown)
 
 
+def _list(look: Look, *, spaced: bool) -> RenderableType:
+    """Return one line a route, and below what is wrong with anything."""
+    told = look.told
+    rows = listing(told, now_s=look.now_s, spaced=spaced) if told["routes"] else "no routes"
+    wrong = (*told["problems"], *parts.outages(told, look.now_s))
+    alarms = (Text(f"⚠ {one}", "yellow") for one in wrong)
+    return Group(Text(rows, no_wrap=True, overflow="ellipsis"), *alarms)
+
+
 def run(args: argparse.Namespace) -> int:
-    """Show it until Ctrl-C, or once."""
-    client = Client(args.server)
-    view = View(client, _key(client, args.route))
+    """Show it until Ctrl-C, or once. Ctrl-C leaves the last picture behind."""
+    source = source_of(args)
+    view = View(source, _key(source, args.route))
     console = Console(highlight=False)
     first = view.look()
     if args.once:
@@ -81,11 +89,11 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _key(client: Client, route: str | None) -> str:
+def _key(source: Source, route: str | None) -> str:
     """Return which route is meant; "" for all when none is named and there is not just one."""
-    keys = list(client.statuses()["routes"])
     if route:
-        return find_route(route, keys)
+        return source.key(route)
+    keys = list(source.statuses()["routes"])
     return keys[0] if len(keys) == 1 else ""
 
 
@@ -96,19 +104,16 @@ def _live(view: View, look: Look, console: Console, interval_s: float) -> None:
                 live.update(view.picture(look, console.width), refresh=True)
                 time.sleep(interval_s)
                 look = view.look()
-    except KeyboardInterrupt:
+    finally:
         console.print(view.picture(look, console.width))
 
 
 def changes(view: View, look: Look, console: Console, pause: Callable[[], None]) -> None:
     """Print a picture whenever something changed; `pause` waits between looks, until Ctrl-C."""
     shown: Look | None = None
-    try:
-        while True:
-            if not look.same_as(shown):
-                console.print(view.picture(look, console.width), Text(""))
-                shown = look
-            pause()
-            look = view.look()
-    except KeyboardInterrupt:
-        return
+    while True:
+        if not look.same_as(shown):
+            console.print(view.picture(look, console.width), Text(""))
+            shown = look
+        pause()
+        look = view.look()

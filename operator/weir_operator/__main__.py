@@ -21,6 +21,7 @@ from weir_operator.gatekeeper import Gatekeeper
 from weir_operator.handlers import MADE, WRITTEN, follow, kopf_operator, prime
 from weir_operator.kube import Kube, KubeError
 from weir_operator.leader import Leader
+from weir_operator.mark import keep_marked
 from weir_operator.routers import RouterSettings
 from weir_operator.settings import Settings, from_environment
 from weir_operator.signs import Signs
@@ -97,6 +98,9 @@ class Operator:
             asyncio.create_task(self._leader.keep()),
             asyncio.ensure_future(kopf_operator(cache, namespaces, ended)),
             asyncio.create_task(self._renew(feed, applier)),
+            asyncio.create_task(
+                keep_marked(self._kube, self._settings.namespace, self._settings.identity)
+            ),
             *(
                 asyncio.create_task(follow(self._kube, cache, kind, one, versions[kind, one]))
                 for kind in MADE

@@ -11,17 +11,17 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from weir_core.backend_status import BackendSeen, backend_status
+from weir_core.backend_status import BackendSeen, backend_news, backend_status
 from weir_core.errors import Problem
 from weir_core.resources import title_of
 from weir_core.wire import Packed, pack
-from weir_operator.backends import Identity
+from weir_operator.backends import MARK, Identity
 from weir_operator.cache import Cache
 from weir_operator.drift import drifted
 from weir_operator.gather import World
 from weir_operator.kube import Kube
 from weir_operator.objects import foreign, owner_of
-from weir_operator.persist import EVIDENCE_PACE_S, owned_alike, turned, with_status
+from weir_operator.persist import EVIDENCE_PACE_S, Persister, owned_alike, turned, with_status
 from weir_operator.revisions import StoredBackend, adopted, backend_revision, stored_backend
 from weir_operator.routers import RouterSettings, anchor, router_objects, snapshot_object
 from weir_operator.workloads import (
@@ -51,6 +51,7 @@ class Applier:
         self._cache = cache
         self._routers = routers
         self._workloads = workloads
+        self._persister = Persister(kube, cache)
         self.authority = ""
         self._told_s: dict[str, float] = {}
 
@@ -110,7 +111,11 @@ class Applier:
         if revision is None:
             return ()
         objects = identity_objects(
-            backend, revision=owner_of(revision), settings=self._workloads, template=template
+            backend,
+            revision=owner_of(revision),
+            settings=self._workloads,
+            template=template,
+            replicas=identity.replicas,
         )
         title = title_of(backend)
         found = [await self._ensure(obj, revision["metadata"]["uid"]) for obj in objects]
@@ -130,7 +135,9 @@ class Applier:
             )
         else:
             return None
-        if known is not None and owned_alike(known, made):
+        if identity.mark:
+            made["metadata"]["annotations"] = {MARK: identity.mark}
+        if known is not None and owned_alike(known, made) and _mark_of(known) == identity.mark:
             return known
         done = await self._kube.apply(made)
         self._cache.put(done)
@@ -177,3 +184,8 @@ class Applier:
         if turned(old, status) or is_due:
             self._cache.put(await self._kube.apply(with_status(obj, status), sub="status"))
             self._told_s[key] = time.monotonic()
+            await self._persister.tell(obj, backend_news(old, status))
+
+
+def _mark_of(revision: Obj) -> str:
+    return str((revision["metadata"].get("annotations") or {}).get(MARK, ""))

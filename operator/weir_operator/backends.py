@@ -1,8 +1,9 @@
 """Which model servers a namespace needs now, how they do, and what that allows a rollout.
 
 An identity is wanted while a backend's spec asks for it or a route's stable or canary revision
-calls it. An older one is kept as its ModelRevision resolved it, so it can be repaired after the
-edit. It refuses to know how a pod looks (`workloads`).
+calls it, and until every router has heard that none does any more. An older one is kept as its
+ModelRevision resolved it, so it can be repaired after the edit. It refuses to know how a pod
+looks (`workloads`) and which of them may have their replicas now (`standing`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,12 +11,13 @@ from typing import Any
 
 import msgspec
 
-from weir_core.backend_status import BackendSeen, IdentitySeen
+from weir_core.backend_status import EDIT_WAITS, BackendSeen, IdentitySeen
 from weir_core.compile import Compiled
+from weir_core.defaults import DEFAULTS
 from weir_core.errors import Problem
 from weir_core.history import find
 from weir_core.identity import PORT, identity_of
-from weir_core.resources import ModelBackend
+from weir_core.resources import ModelBackend, ModelRoute
 from weir_core.rollout import RolloutState
 from weir_core.snapshot import FULL_BP, Backend, Revision
 from weir_operator.gather import World
@@ -25,10 +27,15 @@ from weir_operator.revisions import StoredBackend, stored_backend
 Obj = dict[str, Any]
 
 IDENTITY = "inference.weir.dev/identity"
+MARK = "inference.weir.dev/given-up"
+"""Annotation of a ModelRevision: why its pods are not tried any more (`standing.Mark`)."""
+
 MAX_IDENTITIES = 3
 """Of one backend; a further edit waits."""
 
-BLOCKING = ("ErrImageNeverPull", "ImagePullBackOff", "ErrImagePull", "InvalidImageName")
+PULLING = {"ErrImagePull": "ImagePullBackOff"}
+"""Words of the kubelet's that take turns: one is told."""
+CRASHING = "CrashLoopBackOff"
 
 
 class Capacity(msgspec.Struct, frozen=True):
@@ -39,12 +46,20 @@ class Capacity(msgspec.Struct, frozen=True):
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
-    """One model server that should run: the backend as resolved for it, and who uses it."""
+    """One model server that should run: the backend as resolved for it, and who uses it.
+
+    `replicas` None are those of its spec; fewer have a `reason`. `mark` is kept on its
+    ModelRevision.
+    """
 
     name: str
     backend: ModelBackend
     newest: bool
     routes: tuple[str, ...]
+    replicas: int | None = None
+    reason: str = ""
+    message: str = ""
+    mark: str = ""
 
 
 def ours(backend: Backend, namespace: str) -> bool:
@@ -95,6 +110,8 @@ def _wanted(world: World, identity: str) -> int:
 
 def trouble(world: World, identity: str) -> tuple[str, str]:
     """Return (reason, message) of what keeps an identity's pods from being ready, ("", "")."""
+    if identity in world.parked:
+        return world.parked[identity]
     for pod in world.pods.values():
         if (pod["metadata"].get("labels") or {}).get(IDENTITY) == identity:
             found = _pod_trouble(pod)
@@ -109,13 +126,23 @@ def _pod_trouble(pod: Obj) -> tuple[str, str]:
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
             return "NoCapacity", str(condition.get("message", ""))[:300]
     for container in status.get("containerStatuses") or ():
-        waiting = (container.get("state") or {}).get("waiting") or {}
-        if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
-            return str(waiting["reason"]), str(waiting.get("message", waiting["reason"]))[:300]
-        ended = (container.get("lastState") or {}).get("terminated") or {}
+        now, before = container.get("state") or {}, container.get("lastState") or {}
+        ended = now.get("terminated") or before.get("terminated") or {}
         if ended and not container.get("ready"):
-            return str(ended.get("reason") or "Error"), f"exit code {ended.get('exitCode')}"
+            return _crash(ended)
+        waiting = now.get("waiting") or {}
+        if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
+            reason = str(waiting["reason"])
+            return PULLING.get(reason, reason), str(waiting.get("message", reason))[:300]
     return "", ""
+
+
+def _crash(ended: Mapping[str, Any]) -> tuple[str, str]:
+    """Return how a server ends again and again, in the same words before and after a restart."""
+    reason = "OOMKilled" if ended.get("reason") == "OOMKilled" else CRASHING
+    lines = str(ended.get("message") or "").strip().splitlines()
+    said = f": {lines[-1][:200]}" if lines else ""
+    return reason, f"the server ended with exit code {ended.get('exitCode')}{said}"
 
 
 def identities(world: World, memories: Mapping[str, RouteMemory]) -> list[Identity]:
@@ -137,16 +164,53 @@ def identities(world: World, memories: Mapping[str, RouteMemory]) -> list[Identi
         if older is not None:
             routes = tuple(sorted(others))
             wanted[name] = Identity(name=name, backend=older, newest=False, routes=routes)
+    for name in _maybe_chosen(world, memories) - wanted.keys():
+        older = resolved(world.revisions.get(name))
+        if older is not None and name in world.deployments:
+            replicas_now = _wanted(world, name)
+            wanted[name] = Identity(
+                name=name, backend=older, newest=False, routes=(), replicas=replicas_now
+            )
     return [wanted[name] for name in sorted(wanted)]
 
 
+def _maybe_chosen(world: World, memories: Mapping[str, RouteMemory]) -> set[str]:
+    """Return identities that a router may still choose, for it obeys an earlier snapshot.
+
+    Of a route that not every router has acknowledged, all that its revisions ever called.
+    """
+    found = set[str]()
+    for name, memory in memories.items():
+        if not _heard(world, memory, f"{world.namespace}/{name}"):
+            for record in memory.state.records:
+                backends = called(record.revision)
+                found |= {b.identity for b in backends if ours(b, world.namespace)}
+    return found
+
+
+def _heard(world: World, memory: RouteMemory, key: str) -> bool:
+    """Return whether all that may serve a route obey what was published last."""
+    asked = world.routers | {one.pod_uid for one in world.connected if one.alive}
+    acked = {
+        one.pod_uid
+        for one in world.connected
+        if tuple(one.report.acks.get(key, ())) == memory.version
+    }
+    return asked <= acked
+
+
+def asked_replicas(identity: Identity) -> int:
+    """Return the replicas that an identity's spec asks for."""
+    replicas = identity.backend.spec.replicas
+    return DEFAULTS.replicas if replicas is None else replicas
+
+
 def devices(identity: Identity) -> int:
-    """Return how many accelerators an identity asks for, over its replicas."""
-    spec = identity.backend.spec
-    accelerator = spec.vllm.accelerator if spec.vllm else None
-    return (accelerator.count if accelerator else 0) * (
-        1 if spec.replicas is None else spec.replicas
-    )
+    """Return how many accelerators an identity has asked for now, over its replicas."""
+    vllm = identity.backend.spec.vllm
+    accelerator = vllm.accelerator if vllm else None
+    wanted = asked_replicas(identity) if identity.replicas is None else identity.replicas
+    return (accelerator.count if accelerator else 0) * wanted
 
 
 def live_revisions(state: RolloutState) -> Iterable[Revision]:
@@ -187,6 +251,7 @@ def seen_of(
         model=backend.spec.model.served_name if backend is not None else "",
         identities=tuple(_identity_seen(world, one) for one in own),
         problems=problems,
+        waits=(EDIT_WAITS, world.waits[name]) if name in world.waits else None,
         undecided=stands["undecided"],
         promoted=stands["promoted"],
         rolled_back=stands["rolled_back"],
@@ -195,7 +260,11 @@ def seen_of(
 
 def _identity_seen(world: World, one: Identity) -> IdentitySeen:
     ready, wanted = replicas(world, one.name)
-    reason, message = trouble(world, one.name) if ready < wanted else ("", "")
+    if one.reason:
+        wanted = asked_replicas(one)
+    reason, message = one.reason, one.message
+    if not reason and ready < wanted:
+        reason, message = trouble(world, one.name)
     return IdentitySeen(
         name=one.name,
         newest=one.newest,
@@ -214,7 +283,7 @@ def _stands(
     found: dict[str, list[str]] = {"undecided": [], "promoted": [], "rolled_back": []}
     for route, memory in memories.items():
         parsed = world.route(route)
-        if parsed is None or name not in _named(parsed):
+        if parsed is None or name not in named(parsed):
             continue
         state = memory.state
         stable = find(state.records, state.stable)
@@ -228,7 +297,8 @@ def _stands(
     return {kind: tuple(sorted(routes)) for kind, routes in found.items()}
 
 
-def _named(route: Any) -> set[str]:
+def named(route: ModelRoute) -> set[str]:
+    """Return the backends that a route's spec names for requests."""
     behaviour = route.spec.behaviour
     refs = [tier.backend_ref.name for tier in behaviour.tiers]
     refs += [ref.name for ref in (behaviour.fallback.backend_refs if behaviour.fallback else ())]

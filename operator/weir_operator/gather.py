@@ -19,6 +19,8 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     `routes` and `backends` hold the objects as read, by name, also broken ones; `parsed` those
     that can be compiled. `revisions` are ModelRevision objects, by name. `routers` are ready
     pods of the router Deployment, by uid; `pods` all of Weir's pods that are not ending.
+    `waits` says of a backend why its spec is that of an earlier edit (`admission`); `parked`
+    gives (reason, message) of identities that had not their replicas when last decided.
     """
 
     namespace: str
@@ -31,6 +33,8 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     parsed: tuple[ModelRoute | ModelBackend | ConfigMap, ...]
     problems: tuple[Problem, ...]
     connected: tuple[Connected, ...]
+    waits: Mapping[str, str] = {}
+    parked: Mapping[str, tuple[str, str]] = {}
 
     def route(self, name: str) -> ModelRoute | None:
         """Return a route that can be compiled."""

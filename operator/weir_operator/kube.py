@@ -38,7 +38,7 @@ PATHS: Mapping[str, tuple[str, str]] = {
     "Pod": ("api/v1", "pods"),
     "Event": ("apis/events.k8s.io/v1", "events"),
     "TokenReview": ("apis/authentication.k8s.io/v1", "tokenreviews"),
-    "SubjectAccessReview": ("apis/authorization.k8s.io/v1", "subjectaccessreviews"),
+    "LocalSubjectAccessReview": ("apis/authorization.k8s.io/v1", "localsubjectaccessreviews"),
 }
 """API path and plural of every kind that the operator touches."""
 
@@ -175,9 +175,11 @@ class Kube:
 
     async def access_review(self, user: str, groups: list[str], namespace: str) -> bool:
         """Whether a user may `use` the ModelRoutes of a namespace."""
+        kind = "LocalSubjectAccessReview"  # Of one namespace: a Role can allow it.
         body = {
             "apiVersion": "authorization.k8s.io/v1",
-            "kind": "SubjectAccessReview",
+            "kind": kind,
+            "metadata": {"namespace": namespace},
             "spec": {
                 "user": user,
                 "groups": groups,
@@ -189,8 +191,7 @@ class Kube:
                 },
             },
         }
-        path = path_to("SubjectAccessReview")
-        done = await self._call("POST", "SubjectAccessReview", path, body=body)
+        done = await self._call("POST", kind, path_to(kind, namespace), body=body)
         return bool((done.get("status") or {}).get("allowed"))
 
     async def pod(self, namespace: str, name: str) -> Obj | None:

@@ -15,6 +15,11 @@ FRESH_S = 10.0
 log = logging.getLogger("weir.operator")
 
 
+def _first_term() -> int:
+    """Return a term above all that a Lease which was deleted can have had: minutes since 1970."""
+    return int(time.time() // 60)
+
+
 class Leader:
     """Holds the Lease, or waits for it. `term` grows with every change of holder.
 
@@ -75,7 +80,7 @@ class Leader:
         try:
             lease = await self._kube.get("Lease", self._namespace, self._name)
             if lease is None:
-                lease = await self._kube.create(self._lease(transitions=1))
+                lease = await self._kube.create(self._lease(transitions=_first_term()))
             elif lease["spec"].get("holderIdentity") == self._identity:
                 lease["spec"]["renewTime"] = now_text(micro=True)
                 lease = await self._kube.replace(lease)

@@ -67,6 +67,7 @@ class Thinker:
         for name in [name for name in self.memories if name not in world.routes]:
             del self.memories[name]
         unread = [name for name in world.routes if world.route(name) is None]
+        invalid = {problem.object for problem in world.problems}
         return compile_world(
             world.parsed,
             cluster=True,
@@ -74,6 +75,7 @@ class Thinker:
                 f"{world.namespace}/{name}": tuple(r.revision for r in memory.state.records)
                 for name, memory in self.memories.items()
             },
+            place=lambda title, field: "" if title in invalid else None,
             claimed={
                 f"{world.namespace}/{model}": f"{world.namespace}/{name}"
                 for name in unread
@@ -117,6 +119,8 @@ class Thinker:
             routers_in_sync=in_sync,
             judgement=judgement,
             problems=_problems(world, compiled, name),
+            objectives=told.monitoring.objectives,
+            ejected=_ejected(world),
         )
         return Thought(
             name=name,
@@ -125,6 +129,12 @@ class Thinker:
             policy=_policy(done.state, told, self._max_routers),
             observed=observed,
         )
+
+    def standing(self, world: World, compiled: Compiled, name: str) -> RoutePolicy | None:
+        """Return what routers should obey as things stand, before anything is thought."""
+        memory = self.memories[name]
+        target = compiled.routes.get(f"{world.namespace}/{name}")
+        return _policy(memory.state, _told(world, memory, target, name), self._max_routers)
 
     def status(self, thought: Thought, *, now_s: float) -> Obj:
         """Return the route's status, dated against the one before."""
@@ -248,6 +258,19 @@ def _in_sync(world: World, memory: RouteMemory, key: str) -> int:
         acked = router.report.acks.get(key)
         obeying += acked is not None and tuple(acked) == memory.version != (0, 0)
     return obeying
+
+
+def _ejected(world: World) -> dict[str, str]:
+    """Return the backends that every ready router has taken out, and one's reason for each."""
+    told = [
+        router.report.ejected
+        for router in world.connected
+        if router.alive and router.pod_uid in world.routers
+    ]
+    if not told:
+        return {}
+    everywhere = set(told[0]).intersection(*told[1:])
+    return {identity: told[0][identity] for identity in sorted(everywhere)}
 
 
 def _trips(world: World, uid: str) -> tuple[Trip, ...]:

@@ -12,12 +12,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from weir_core.compile import Compiled
+from weir_core.conditions import turned
 from weir_core.rollout import Transition, weight_order
+from weir_core.snapshot import RoutePolicy
 from weir_core.wire import Packed, Routed, unpack
 from weir_operator.apply import Applier
-from weir_operator.backends import devices, identities, live_revisions, seen_of
+from weir_operator.admission import admitted
+from weir_operator.backends import Identity, devices, identities, live_revisions, seen_of
 from weir_operator.cache import Cache
 from weir_operator.feed import Feed
 from weir_operator.gather import World, calibrations, gather
@@ -25,6 +29,7 @@ from weir_operator.kube import Kube, KubeError
 from weir_operator.leader import Leader
 from weir_operator.memory import RouteMemory
 from weir_operator.persist import Persister
+from weir_operator.standing import decided, parked
 from weir_operator.think import Thinker, Thought, unreadable_command
 
 Obj = dict[str, Any]
@@ -60,6 +65,7 @@ class Namespace:
         self.compiled: tuple[object, Compiled] | None = None
         self.refused: dict[str, str] = {}
         self.figures: dict[str, float] = {}
+        self.parked: dict[str, tuple[str, str]] = {}
 
 
 class Walker:
@@ -149,16 +155,22 @@ class Walker:
         thinker = space.thinker
         if not space.primed:
             await self._prime(name, space, world)
+        world = admitted(replace(world, parked=space.parked), thinker.memories)
         compiled = self._compiled(space, world)
         now_s = self._clock()
         thoughts = [thinker.think(world, compiled, route, now_s=now_s) for route in world.routes]
         raises = {t.name for t in thoughts if _raises(thinker.memories[t.name], t)}
+        for route in raises:
+            # Routers drop what a first push leaves out: a raise waits, the route does not.
+            self._number_anew(thinker.memories[route], thinker.standing(world, compiled, route))
         self._publish(name, space, compiled, [t for t in thoughts if t.name not in raises])
         trouble = await self._save(world, space, thoughts, now_s)
         done = [t for t in thoughts if t.name not in trouble]
         self._publish(name, space, compiled, done)
         await self._tell(world, space, done)
         wanted = identities(world, thinker.memories)
+        wanted = decided(world, wanted, thinker.memories, now_s=now_s)
+        space.parked = parked(wanted)
         problems = await self._applier.apply(
             world,
             wanted=wanted,
@@ -169,13 +181,15 @@ class Walker:
             found = problems.get(backend, ())
             seen = seen_of(world, compiled, backend, wanted, thinker.memories, found)
             await self._applier.tell_backend(world, backend, seen, now_s)
-        self._count(space, world, thoughts)
+        self._count(space, world, thoughts, wanted)
         if trouble:
             raise next(iter(trouble.values()))
         live = any(memory.state.live for memory in thinker.memories.values())
         return LOOK_S if live else IDLE_S
 
-    def _count(self, space: Namespace, world: World, thoughts: list[Thought]) -> None:
+    def _count(
+        self, space: Namespace, world: World, thoughts: list[Thought], wanted: list[Identity]
+    ) -> None:
         memories = space.thinker.memories
         told = {
             (t.route_uid, t.revision, t.attempt) for r in world.connected for t in r.report.trips
@@ -185,7 +199,6 @@ class Walker:
             for name, memory in memories.items()
             if memory.saved is not None and memory.saved.live
         }
-        wanted = identities(world, memories)
         space.figures = {
             "weir_operator_routes": len(thoughts),
             "weir_operator_routers_connected": sum(one.alive for one in world.connected),
@@ -239,6 +252,7 @@ class Walker:
                 n: [r.revision.name for r in m.state.records]
                 for n, m in space.thinker.memories.items()
             },
+            sorted(world.waits),
         )
         if space.compiled is None or space.compiled[0] != asked:
             space.compiled = (asked, space.thinker.compiled(world))
@@ -255,9 +269,15 @@ class Walker:
                 memory.state = thought.state
                 memory.untold += thought.transitions
             if thought.policy != memory.published or memory.version == (0, 0):
-                memory.published = thought.policy
-                memory.version = (self._leader.term, self._next())
+                memory.version = (0, 0)
+                self._number_anew(memory, thought.policy)
         self._feed.publish(name, self._routed(name, space), dict(compiled.limits))
+
+    def _number_anew(self, memory: RouteMemory, policy: RoutePolicy | None) -> None:
+        """Give a policy its version, unless the memory's was given by this process already."""
+        if memory.version == (0, 0):
+            memory.published = policy
+            memory.version = (self._leader.term, self._next())
 
     def _next(self) -> int:
         self._number += 1
@@ -281,7 +301,9 @@ class Walker:
             memory = space.thinker.memories[thought.name]
             status = space.thinker.status(thought, now_s=now_s)
             try:
+                news = turned(memory.status.get("conditions") or (), status["conditions"])
                 await self._persister.save(world, thought, memory, status, now_s)
+                memory.untold += news
                 if thought.transitions or memory.untold:
                     await self._persister.forget(world, thought)
             except KubeError as error:

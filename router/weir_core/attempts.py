@@ -9,6 +9,7 @@ from typing import Literal
 from msgspec.structs import replace
 
 from weir_core import reasons
+from weir_core.changes import changes, summed_up
 from weir_core.evidence import CANARY, STABLE, Judgement, Trip
 from weir_core.figures import duration, e_value, percent
 from weir_core.history import RevisionRecord, Rollback, find, named
@@ -203,10 +204,11 @@ def begun(state: RolloutState, target: Revision, inputs: Inputs, now_s: float) -
         if proven
         else f"{len(inputs.policy.steps)} steps"
     )
-    started = Transition(
-        reason=reasons.ROLLOUT_STARTED,
-        message=f"attempt {record.attempt} of {target.name} against {state.stable}: {plan}",
-    )
+    stable = find(state.records, state.stable)
+    found = changes(stable.revision.behaviour, target.behaviour) if stable else ()
+    changing = f"; it changes {summed_up(found)}" if found else ""
+    message = f"attempt {record.attempt} of {target.name} against {state.stable}: {plan}{changing}"
+    started = Transition(reason=reasons.ROLLOUT_STARTED, message=message)
     created = () if known else (_created(target),)
     return Advance(state=after, transitions=(*created, started))
 

@@ -13,6 +13,13 @@ import msgspec
 from weir_core.conditions import MAX_MESSAGE, MAX_PROBLEMS, Condition
 from weir_core.errors import Problem
 from weir_core.figures import instant
+from weir_core.rollout_state import Transition
+
+EDIT_WAITS = "PreviousEditInFlight"
+"""The reason of a backend whose spec waits for an earlier edit of it."""
+
+QUIET = ("Loading", "NoWorkload", "External", "WaitsForPool")
+"""Reasons of a workload that are everyday work; any other is a Warning."""
 
 MAX_IDENTITIES = 8
 """Identities shown; no more than three are kept."""
@@ -39,7 +46,7 @@ class BackendSeen(msgspec.Struct, frozen=True, kw_only=True):
 
     `external` backends have no workload of ours. `undecided`, `promoted` and `rolled_back` name
     the routes whose rollout of the newest identity stands so; a route that does not use the
-    backend is in none.
+    backend is in none. `waits` is (reason, message) of a spec that is not followed yet.
     """
 
     generation: int = 0
@@ -95,6 +102,37 @@ def backend_status(
             for kind, condition in conditions.items()
         ],
     }
+
+
+def backend_news(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[Transition, ...]:
+    """Return what an Event should tell of between two statuses of a backend.
+
+    A workload's turns are told once each, and everyday work not at all; of what was not known
+    before only bad news is told.
+    """
+    before, after = _by_type(old), _by_type(new)
+    told = []
+    for kind in ("Accepted", "ResolvedRefs"):
+        was, now = before.get(kind, {}).get("status", "True"), after[kind]
+        if now["status"] == "False" != was:
+            told.append(_news(now, warning=True))
+    was, now = before.get("WorkloadReady", {}), after["WorkloadReady"]
+    turned = (was.get("status"), was.get("reason")) != (now["status"], now["reason"])
+    if turned and now["status"] == "False" and now["reason"] not in QUIET:
+        told.append(_news(now, warning=True))
+    elif turned and now["reason"] in ("ReplicasReady", "WaitsForPool"):
+        told.append(_news(now, warning=False))
+    return tuple(told)
+
+
+def _by_type(status: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    return {str(one.get("type")): one for one in status.get("conditions") or ()}
+
+
+def _news(condition: Mapping[str, Any], *, warning: bool) -> Transition:
+    return Transition(
+        reason=str(condition["reason"]), message=str(condition["message"]), warning=warning
+    )
 
 
 def _stamped(
@@ -173,9 +211,11 @@ def _ready(seen: BackendSeen) -> Condition:
     newest = seen.newest
     if seen.external:
         return "True", "External", f"requests go to {seen.address}"
+    if seen.waits is not None:
+        return _workload(seen)
     if newest is not None and newest.ready and newest.ready >= min(1, newest.wanted):
         return "True", "Loaded", f"{newest.ready} of {newest.wanted} replicas answer"
-    if newest is not None and not newest.wanted and seen.waits is None:
+    if newest is not None and not newest.wanted:
         return "False", "ScaledToZero", "spec.replicas is 0"
     return _workload(seen)
 

@@ -22,6 +22,8 @@ from weir_core.turns import (
     Fail,
     Failed,
     FirstBytes,
+    Held,
+    Hold,
     Plan,
     Recalled,
     Reply,
@@ -36,9 +38,13 @@ MAX_HOPS = 4
 class State(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Where a request stands. `call` is the id of the call in flight, 0 when there is none.
 
-    `answer` is the last complete answer's call id; `calls` numbers calls over all plans.
-    `caught` names the check that last refused an answer. Costs are pico units: `spent` of
-    finished calls, `reserved` the worst case of the one in flight.
+    `answer` is the last complete answer's call id, `held` that of a prefix that is judged; `calls`
+    numbers calls over all plans. `caught` names the check that last refused an answer.
+
+    Costs are pico units: `reserved` is the worst case of the call in flight, `spent` what finished
+    calls told, and all that was reserved for those that did not come to tell it (cut off by a
+    time-out, a recall or a refused prefix, or answered without usage): they may have cost it. So
+    the budget holds whatever an upstream bills. Without a budget nothing is reserved.
     """
 
     plan: Plan
@@ -46,6 +52,7 @@ class State(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     backend: Backend | None = None
     call: int = 0
     calls: int = 0
+    held: int = 0
     attempts: int = 0
     spent_pico: int = 0
     reserved_pico: int = 0
@@ -79,9 +86,20 @@ def step(state: State, event: Event) -> Steps:
 
 
 def _first_bytes(state: State, event: FirstBytes) -> Steps:
-    if event.id != state.call or state.committed or not _commits_early(state):
+    if event.id != state.call or state.committed:
         return state, ()
-    return msgspec.structs.replace(state, committed=True), (Commit(event.id),)
+    if _commits_early(state):
+        return _commit(state)
+    behaviour = state.plan.behaviour
+    if behaviour.commit == "Prefix":
+        return state, (Hold(event.id, behaviour.prefix_tokens),)
+    return state, ()
+
+
+def _held(state: State, event: Held) -> Steps:
+    if event.id != state.call or state.committed:
+        return state, ()
+    return msgspec.structs.replace(state, held=event.id), (Verify(event.id, state.tier, True),)
 
 
 def _answered(state: State, event: Answered) -> Steps:
@@ -111,7 +129,11 @@ def _answered(state: State, event: Answered) -> Steps:
 
 
 def _verified(state: State, event: Verified) -> Steps:
-    if event.id != state.call or state.answer != event.id:
+    if event.id != state.call:
+        return state, ()
+    if state.held == event.id:
+        return _prefix_verified(state, event)
+    if state.answer != event.id:
         return state, ()
     if not event.refused_by:
         return _reply(state)
@@ -122,6 +144,35 @@ def _verified(state: State, event: Verified) -> Steps:
     return _exhausted(state, f"the last answer was not accepted by {event.refused_by!r}")
 
 
+def _prefix_verified(state: State, event: Verified) -> Steps:
+    """Commit to an accepted prefix; go on to the next tier from one that is not, nothing sent."""
+    if not event.refused_by:
+        return _commit(state)
+    state = msgspec.structs.replace(
+        state, caught=event.refused_by, escalated=state.escalated or state.tier < state.plan.end
+    )
+    cut = msgspec.structs.replace(
+        state,
+        call=0,
+        held=0,
+        spent_pico=state.spent_pico + state.reserved_pico,
+        reserved_pico=0,
+    )
+    if state.tier < state.plan.end:
+        after, actions = _call_tier(msgspec.structs.replace(cut, tier=state.tier + 1), event.now_s)
+    else:
+        why = f"the last answer was not accepted by {event.refused_by!r}"
+        after, actions = _exhausted(cut, why)
+    wants_last = state.plan.behaviour.on_exhausted == "ReturnLast"
+    if wants_last and type(actions[0]) is not Call and _left_ms(state, event.now_s) > 0:
+        return _commit(state)  # Nobody else can be asked: what is held is the last answer.
+    return after, (Cancel(event.id), *actions)
+
+
+def _commit(state: State) -> Steps:
+    return msgspec.structs.replace(state, committed=True, held=0), (Commit(state.call),)
+
+
 def _failed(state: State, event: Failed) -> Steps:
     if event.id != state.call:
         return state, ()
@@ -130,6 +181,7 @@ def _failed(state: State, event: Failed) -> Steps:
     state = msgspec.structs.replace(
         state,
         call=0,
+        held=0,
         attempts=state.attempts if event.asked else state.attempts - 1,
         spent_pico=state.spent_pico + spent,
         reserved_pico=0,
@@ -176,12 +228,14 @@ def _recalled(state: State, event: Recalled) -> Steps:
         return state, ()
     cancel = (Cancel(state.call),) if state.call else ()
     # One attempt is left to stable, though the canary had the last: the brake took that call back.
+    # The budget is no larger for that: the call may have cost its worst case.
     left = min(state.attempts, event.plan.behaviour.max_attempts - 1)
     again = msgspec.structs.replace(
         state,
         plan=msgspec.structs.replace(event.plan, deadline_s=state.plan.deadline_s),
         tier=event.plan.start,
         call=0,
+        held=0,
         attempts=left,
         spent_pico=state.spent_pico + state.reserved_pico,
         reserved_pico=0,
@@ -194,6 +248,7 @@ def _recalled(state: State, event: Recalled) -> Steps:
 
 _STEPS: dict[type, Callable[..., Steps]] = {
     FirstBytes: _first_bytes,
+    Held: _held,
     Answered: _answered,
     Verified: _verified,
     Failed: _failed,

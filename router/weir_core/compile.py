@@ -18,7 +18,7 @@ from weir_core.forms import nearest, pico
 from weir_core.identity import frozen_backend, identity_of, limits_of
 from weir_core.policies import monitoring_of, rollout_of
 from weir_core.resources import ConfigMap, ModelBackend, ModelRoute, Resource, key_of, title_of
-from weir_core.route_spec import BehaviourSpec, CheckSpec, RuleSpec, TierSpec
+from weir_core.route_spec import BehaviourSpec, CheckSpec, RuleSpec, StreamingSpec, TierSpec
 from weir_core.snapshot import (
     Backend,
     Behaviour,
@@ -63,10 +63,25 @@ class Compiled(msgspec.Struct, frozen=True, kw_only=True):
     problems: tuple[Problem, ...]
 
 
+Place = Callable[[str, str], str | None]
+"""Where an object, by its title, says a field: "file.yaml:12", or "" for an object that no file
+is known of. None: there is no such object, not even an invalid one."""
+
+
 class _World(msgspec.Struct, frozen=True):
     backends: Mapping[str, ModelBackend]
     config_maps: Mapping[str, ConfigMap]
     cluster: bool
+    place: Place
+
+    def invalid(self, kind: str, name: str, namespace: str) -> tuple[str, str] | None:
+        """Return what is seen and wanted of an object that is not read; None for no object."""
+        title = f"{kind} {namespace}/{name}"
+        place = self.place(title, "")
+        if place is None:
+            return None
+        told = f" ({place})" if place else ""
+        return f"'{name}', which is invalid itself{told}", f"{title} without problems"
 
 
 class _Report:
@@ -101,6 +116,7 @@ def compile_world(
     known: Mapping[str, tuple[Revision, ...]] | None = None,
     since: Mapping[str, float] | None = None,
     claimed: Mapping[str, str] | None = None,
+    place: Place = lambda title, field: None,
     new_hex: Callable[[str], str] = hex_of,
 ) -> Compiled:
     """Return what all routes want now.
@@ -108,15 +124,17 @@ def compile_world(
     `known` holds the revisions of each route that have a name already, by "namespace/name": equal
     behaviour keeps that name. `since` says since when a route serves, where no creationTimestamp
     does: of two claims to a model name the older counts. `claimed` gives the model names of
-    routes that serve and cannot be read now. `new_hex` gives the digits of a new name from a
-    text. Without a `cluster` only external backends serve, and model names are one space over
-    all namespaces.
+    routes that serve and cannot be read now. `place` tells a reference to an invalid object
+    from one to nothing, and where another object stands. `new_hex` gives the digits of a new name
+    from a text. Without a `cluster` only external backends serve, and model names are one space
+    over all namespaces.
     """
     everything = list(resources)
     world = _World(
         backends={key_of(one): one for one in everything if isinstance(one, ModelBackend)},
         config_maps={key_of(one): one for one in everything if isinstance(one, ConfigMap)},
         cluster=cluster,
+        place=place,
     )
     routes: dict[str, CompiledRoute] = {}
     names: dict[str, str] = dict(claimed or {})
@@ -125,7 +143,7 @@ def compile_world(
     for route in sorted(claimants, key=lambda one: _age(one, since or {})):
         report = _Report(route)
         key = key_of(route)
-        _claim(route, names, report, cluster=cluster)
+        _claim(route, names, report, world)
         behaviour = _behaviour(route.spec.behaviour, world, report)
         if behaviour is not None and not report.problems:
             revision = _revision(route, behaviour, (known or {}).get(key, ()), new_hex)
@@ -145,18 +163,20 @@ def _age(route: ModelRoute, since: Mapping[str, float]) -> tuple[str, float, str
     return route.metadata.creation_timestamp, since.get(key, math.inf), key
 
 
-def _claim(route: ModelRoute, names: dict[str, str], report: _Report, *, cluster: bool) -> None:
+def _claim(route: ModelRoute, names: dict[str, str], report: _Report, world: _World) -> None:
     """Take the route's model names, all or none; an older route keeps what it has.
 
     A route that is broken otherwise keeps its claim: its last good form still serves.
     """
-    scope = f"{route.metadata.namespace}/" if cluster else ""
-    for place, model in enumerate(route.spec.model_names):
+    scope = f"{route.metadata.namespace}/" if world.cluster else ""
+    for at, model in enumerate(route.spec.model_names):
         holder = names.get(scope + model)
         if holder is not None:
+            place = world.place(f"ModelRoute {holder}", "spec.modelNames")
+            where = f" ({place})" if place else ""
             report.add(
-                f"spec.modelNames[{place}]",
-                seen=f"'{model}', which the older ModelRoute {holder} has",
+                f"spec.modelNames[{at}]",
+                seen=f"'{model}', which the older ModelRoute {holder} has{where}",
                 wanted="a model name that no older route has",
                 reason="Conflicted",
                 condition="Accepted",
@@ -243,8 +263,15 @@ def _behaviour(spec: BehaviourSpec, world: _World, report: _Report) -> Behaviour
         fallback_on=tuple(sorted(set(causes))),
         fallback=tuple(backend for backend in fallback if backend is not None),
         commit=spec.streaming.commit if spec.streaming else DEFAULTS.commit,
+        prefix_tokens=_prefix_tokens(spec.streaming),
         on_exhausted=spec.on_exhausted or DEFAULTS.on_exhausted,
     )
+
+
+def _prefix_tokens(spec: StreamingSpec | None) -> int:
+    if spec is None or spec.commit != "Prefix":
+        return 0
+    return spec.prefix_tokens or DEFAULTS.prefix_tokens
 
 
 def _rule(spec: RuleSpec, positions: Mapping[str, int]) -> Rule:
@@ -274,6 +301,11 @@ def _tier(spec: TierSpec, at: str, world: _World, report: _Report) -> Tier | Non
 def _backend(name: str, field: str, world: _World, report: _Report) -> Backend | None:
     prefix = f"{report.namespace}/"
     found = world.backends.get(prefix + name)
+    invalid = None if found else world.invalid("ModelBackend", name, report.namespace)
+    if invalid:
+        seen, wanted = invalid
+        report.unresolved(field, seen=seen, wanted=wanted, reason="BackendInvalid")
+        return None
     if found is None:
         names = [key.removeprefix(prefix) for key in world.backends if key.startswith(prefix)]
         report.unresolved(
@@ -327,6 +359,12 @@ def _calibration(spec: CheckSpec, at: str, world: _World, report: _Report) -> Ca
     prefix, key = f"{report.namespace}/", ref.key or DEFAULTS.calibration_key
     carrier = world.config_maps.get(prefix + ref.name)
     texts = (carrier.data if carrier else None) or {}
+    invalid = None if carrier else world.invalid("ConfigMap", ref.name, report.namespace)
+    if invalid:
+        seen, wanted = invalid
+        field = f"{at}.calibrationRef.name"
+        report.unresolved(field, seen=seen, wanted=wanted, reason="CalibrationInvalid")
+        return None
     if key not in texts:
         names = [one.removeprefix(prefix) for one in world.config_maps if one.startswith(prefix)]
         missing_key = carrier is not None

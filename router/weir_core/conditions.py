@@ -11,11 +11,14 @@ import msgspec
 
 from weir_core import reasons
 from weir_core.attempts import rollback_text
+from weir_core.changes import Change, changes, summed_up
 from weir_core.errors import Problem
-from weir_core.evidence import Judgement
+from weir_core.evidence import STABLE, Judgement
 from weir_core.figures import instant
-from weir_core.rollout_state import RolloutState
-from weir_core.snapshot import RolloutPolicy
+from weir_core.history import find
+from weir_core.reach import gaps, outage
+from weir_core.rollout_state import RolloutState, Transition
+from weir_core.snapshot import Objective, RolloutPolicy
 
 MAX_MESSAGE = 1_000
 """Characters of one message; Kubernetes allows 32,768, people fewer."""
@@ -33,8 +36,9 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
 
     `target` is the revision that the spec asks for, "" while it has problems. `routers` are the
     ready ones, `routers_in_sync` those that acknowledged the latest. `judgement` is about the
-    state's canary. `requests_to_detect` estimates the canary requests that a doubling of
-    failures needs to be seen, 0 for unknown; `actual_weight_bp` is the share measured, if any.
+    state's canary, and `objectives` are those that it judged; `actual_weight_bp` is the share
+    measured, if any. `ejected` gives the reason by identity of the backends that no ready
+    router can reach.
     """
 
     policy: RolloutPolicy
@@ -44,8 +48,9 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     routers_in_sync: int = 0
     judgement: Judgement | None = None
     problems: tuple[Problem, ...] = ()
+    objectives: tuple[Objective, ...] = ()
     actual_weight_bp: float | None = None
-    requests_to_detect: int = 0
+    ejected: Mapping[str, str] = {}
 
 
 def route_conditions(
@@ -65,6 +70,25 @@ def route_conditions(
         _stamped(kind, rule(state, observed, message), observed, before.get(kind), now_s)
         for kind, rule in CONDITIONS.items()
     ]
+
+
+TOLD_OF = ("Accepted", "ResolvedRefs", "Ready")
+"""Conditions whose turns are Events; of the others the rollout itself tells."""
+
+
+def turned(
+    before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]
+) -> tuple[Transition, ...]:
+    """Return what turned between two lists of conditions, as far as it is worth an Event.
+
+    Of what was not known before only bad news is told.
+    """
+    known = {one["type"]: one["status"] for one in before}
+    return tuple(
+        Transition(reason=one["reason"], message=one["message"], warning=one["status"] == "False")
+        for one in after
+        if one["type"] in TOLD_OF and one["status"] != known.get(one["type"], "True")
+    )
 
 
 def _stamped(
@@ -132,8 +156,17 @@ def _programmed(state: RolloutState, observed: Observed, message: str) -> Condit
 def _progressing(state: RolloutState, observed: Observed, message: str) -> Condition:
     """A canary is under way and nothing stops it."""
     if state.phase == "Progressing":
-        return "True", _stage_reason(state), message
+        found = summed_up(canary_changes(state))
+        changing = f"; it changes {found}" if found else ""
+        return "True", _stage_reason(state), f"{message}{changing}"
     return "False", standstill(state), message
+
+
+def canary_changes(state: RolloutState) -> tuple[Change, ...]:
+    """Return what the canary does otherwise than stable; nothing while there are not both."""
+    records = (find(state.records, name) for name in (state.stable, state.canary))
+    stable, canary = (record and record.revision.behaviour for record in records)
+    return changes(stable, canary) if stable and canary else ()
 
 
 def _stage_reason(state: RolloutState) -> str:
@@ -188,6 +221,10 @@ def _stable_healthy(state: RolloutState, observed: Observed, message: str) -> Co
         return "False", reasons.STABLE_UNHEALTHY, reasons.hold_message(reasons.STABLE_UNHEALTHY)
     if judgement is None:
         return "Unknown", reasons.NOT_TRIED, "only a rollout measures it"
+    if not judgement.settled[STABLE]:
+        return "Unknown", reasons.NO_DATA, f"no outcome of {state.stable} is known yet"
+    if not any(one.max_rate for one in observed.objectives):
+        return "Unknown", reasons.NO_CEILING, "no objective has a maxRate, so nothing measures it"
     return "True", reasons.NO_ALARM, f"{state.stable} is below its ceilings"
 
 
@@ -197,7 +234,12 @@ def _ready(state: RolloutState, observed: Observed, message: str) -> Condition:
         return "False", reasons.NO_STABLE, "no revision is stable yet"
     if not observed.routers_in_sync:
         return "False", reasons.NO_ROUTERS, "no ready router has acknowledged this route"
-    return "True", reasons.ACCEPTED, f"{state.stable} serves"
+    out = outage(state, observed.ejected)
+    if out:
+        return "False", reasons.NO_HEALTHY_BACKEND, out
+    silent = gaps(state, observed.ejected)
+    less = f", without {silent}" if silent else ""
+    return "True", reasons.SERVING, f"{state.stable} serves{less}"
 
 
 def _reconciling(state: RolloutState, observed: Observed, message: str) -> Condition:

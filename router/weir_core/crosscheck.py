@@ -54,7 +54,10 @@ _EVENT_FIELDS = {
     "Slow": {"of", "over"},
     "Invalid": {"monitor"},
     "Violation": {"monitor"},
+    "Feedback": {"within"},
 }
+LEAST_WITHIN_MS, MOST_WITHIN_MS = 60_000, 86_400_000
+"""How long after its reply a request may be labelled."""
 
 
 def backend_troubles(spec: object) -> Iterator[Trouble]:
@@ -120,6 +123,21 @@ def _behaviour(raw: Raw) -> Iterator[Trouble]:
             yield from _check(check_path, check)
     for path, rule in rules:
         yield from _rule(path, rule, [tier.get("name") for _, tier in tiers])
+    yield from _streaming(f"{at}.streaming", _child(raw, "streaming"), tiers)
+
+
+def _streaming(path: str, raw: Raw, tiers: Named) -> Iterator[Trouble]:
+    """Find checks that cannot judge the first tokens of an answer."""
+    if raw.get("commit") != "Prefix":
+        if raw.get("prefixTokens") is not None:
+            wanted = "no prefixTokens: it belongs to commit Prefix"
+            yield Trouble(f"{path}.prefixTokens", _said(raw["prefixTokens"]), wanted)
+        return
+    for tier_path, tier in tiers:
+        for check_path, check in _named(tier, "accept", tier_path):
+            if check.get("type") == "Schema":
+                wanted = "Finish, Pattern or Confidence, which streaming.commit Prefix can ask"
+                yield Trouble(f"{check_path}.type", "'Schema', which no prefix shows", wanted)
 
 
 def _rule(path: str, rule: Raw, tiers: list[object]) -> Iterator[Trouble]:
@@ -186,9 +204,7 @@ def _monitoring(raw: Raw, behaviour: Raw) -> Iterator[Trouble]:
     if audits and not _audited(audits):
         wanted = "percent, duringRollout or both above 0"
         yield Trouble(f"{at}.audits", "no requests to audit", wanted)
-    modes = [objective.get("mode") or "Enforce" for _, objective in objectives]
-    if modes and "Enforce" not in modes:
-        yield Trouble(f"{at}.objectives", "none in Enforce", "at least one with mode Enforce")
+    yield from _enforced(f"{at}.objectives", [objective for _, objective in objectives])
 
 
 def _objective(path: str, raw: Raw, monitors: list[object], *, audited: bool) -> Iterator[Trouble]:
@@ -203,12 +219,40 @@ def _objective(path: str, raw: Raw, monitors: list[object], *, audited: bool) ->
             wanted = f"a monitor: {_one_of(monitor, monitors)}"
             yield Trouble(f"{path}.monitor", f"'{monitor}'", wanted)
     if event == "Harm" and not audited:
-        yield Trouble(path, "no audits", "spec.monitoring.audits with a percent above 0")
+        wanted = "spec.monitoring.audits with a percent above 0, or event Feedback for labels"
+        yield Trouble(path, "no audits", wanted)
+    if event == "Feedback":
+        yield from _feedback(path, raw)
     ceiling = _read(as_decimal, raw.get("maxRate"))
     floor = _read(as_decimal, raw.get("negligibleRate"))
     if ceiling is not None and floor is not None and floor >= ceiling:
         wanted = f"less than maxRate, {ceiling}"
         yield Trouble(f"{path}.negligibleRate", _said(raw["negligibleRate"]), wanted)
+
+
+def _feedback(path: str, raw: Raw) -> Iterator[Trouble]:
+    """Find what labels cannot show: a window that is none, rates of those who gave no label."""
+    within = raw.get("within")
+    within_ms = _read(as_duration_ms, within)
+    if within is None:
+        wanted = "how long after its reply a label counts, which event Feedback requires"
+        yield Trouble(f"{path}.within", "nothing", wanted)
+    elif within_ms is not None and not LEAST_WITHIN_MS <= within_ms <= MOST_WITHIN_MS:
+        yield Trouble(f"{path}.within", _said(within), "a duration from 1m to 24h")
+    for field in ("maxRate", "negligibleRate"):
+        if raw.get(field) is not None:
+            wanted = f"no {field} with event Feedback: a rate needs all answers labelled, not some"
+            yield Trouble(f"{path}.{field}", _said(raw[field]), wanted)
+
+
+def _enforced(path: str, objectives: list[Raw]) -> Iterator[Trouble]:
+    """Find that nothing gates a promotion; labels do not, for few people give any."""
+    enforced = [one.get("event") for one in objectives if one.get("mode") in (None, "Enforce")]
+    if objectives and not enforced:
+        yield Trouble(path, "none in Enforce", "at least one with mode Enforce")
+    elif enforced and all(event == "Feedback" for event in enforced):
+        wanted = "one of another event with mode Enforce: labels prove no canary safe"
+        yield Trouble(path, "only Feedback in Enforce", wanted)
 
 
 def _audited(audits: Raw) -> bool:

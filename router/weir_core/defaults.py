@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from weir_core.snapshot import Event, FailureCause, Objective, Step
+from weir_core.snapshot import Commit, Event, FailureCause, Objective, Step
 
 
 class Defaults(msgspec.Struct, frozen=True):
@@ -29,6 +29,16 @@ class Defaults(msgspec.Struct, frozen=True):
     """spec.vllm.parallelism.tensor"""
     pipeline: int = 1
     """spec.vllm.parallelism.pipeline"""
+    shared_memory: str = "2Gi"
+    """spec.vllm.sharedMemory"""
+    startup_budget_ms: int = 1_200_000
+    """spec.vllm.startup.budget"""
+    pre_stop_delay_ms: int = 15_000
+    """spec.vllm.drain.preStopDelay"""
+    grace_period_ms: int = 120_000
+    """spec.vllm.drain.gracePeriod"""
+    replicas: int = 1
+    """spec.replicas"""
 
     # ModelRoute, behaviour
     max_attempts: int = 4
@@ -43,8 +53,10 @@ class Defaults(msgspec.Struct, frozen=True):
         "Timeout",
     )
     """spec.behaviour.fallback.causes"""
-    commit: Literal["AfterVerify", "FirstToken"] = "AfterVerify"
+    commit: Commit = "AfterVerify"
     """spec.behaviour.streaming.commit"""
+    prefix_tokens: int = 32
+    """spec.behaviour.streaming.prefixTokens"""
     on_exhausted: Literal["ReturnError", "ReturnLast"] = "ReturnError"
     """spec.behaviour.onExhausted"""
 

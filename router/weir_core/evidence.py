@@ -62,9 +62,9 @@ class Epoch(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Cell(msgspec.Struct, frozen=True, array_like=True):
-    """A row of counts of requests assigned from `second` on, of the epoch at that position."""
+    """A row of counts of requests assigned from `begin_s` on, of the epoch at that position."""
 
-    second: int
+    begin_s: float
     epoch: int
     counts: tuple[int, ...]
 
@@ -75,7 +75,7 @@ class SessionFailure(msgspec.Struct, frozen=True, array_like=True):
     session: str
     objective: int
     arm: int
-    second: int
+    begin_s: float
     epoch: int
 
 
@@ -135,7 +135,8 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     """The verdict on one canary from all evidence at hand.
 
     Harm: log_e ≥ threshold (= ln 1/α'), `suspect` names the objective with the largest
-    share × E. Safe: every gate's promotion evidence crossed and coverage and sample ratio hold.
+    share × E; log_e is of their sum, or of a Feedback objective's share × E if larger. Safe:
+    every gate's promotion evidence crossed and coverage and sample ratio hold.
     `holds` lists reasons to stand still: StableUnhealthy, SampleRatioMismatch, OutcomesMissing,
     Objective/<name>. `coverage` is settled/assigned of the arm that has less of it, in [0, 1].
     """
@@ -152,7 +153,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     coverage: float = 1.0
     sample_ratio_log_e: float = 0.0
     bad_served: int = 0
-    """Canary answers with a problem that reached the client, or that an audit found harmful."""
+    """Canary answers with a problem that reached the client, or found harmful by audit or label."""
 
 
 class Trip(msgspec.Struct, frozen=True, kw_only=True):

@@ -41,7 +41,10 @@ class Source(msgspec.Struct, frozen=True):
 
 
 class Parsed(msgspec.Struct, frozen=True):
-    """What the texts hold. `sources` is by an object's title: "ModelRoute llm/assistant"."""
+    """What the texts hold. `sources` is by an object's title: "ModelRoute llm/assistant".
+
+    Invalid objects have a source too.
+    """
 
     resources: tuple[Resource, ...]
     problems: tuple[Problem, ...]
@@ -49,27 +52,46 @@ class Parsed(msgspec.Struct, frozen=True):
 
     def placed(self, problem: Problem) -> Problem:
         """Return a problem found later, such as by compile, with its file and line."""
-        source = self.sources.get(problem.object)
-        if problem.source or source is None:
+        place = self.place(problem.object, problem.field)
+        if problem.source or place is None:
             return problem
-        return msgspec.structs.replace(problem, source=source.of(problem.field))
+        return msgspec.structs.replace(problem, source=place)
+
+    def place(self, title: str, field: str) -> str | None:
+        """Return "file.yaml:12" of an object's field, None for an object that is not there.
+
+        Without a field it is the first problem of the object, if it has any.
+        """
+        source = self.sources.get(title)
+        if source is None:
+            return None
+        found = (one.source for one in self.problems if one.object == title and not field)
+        return next(found, source.of(field))
 
 
-class _Object(msgspec.Struct, frozen=True):
+class Written(msgspec.Struct, frozen=True):
+    """One object as it was written, of any kind, and where it stands."""
+
     value: Any
     source: Source
 
 
-def parse(texts: Mapping[str, str]) -> Parsed:
-    """Return the resources of all texts, by file name, and every problem of every object."""
+def parse(texts: Mapping[str, str], *, namespace: str = "") -> Parsed:
+    """Return the resources of all texts, by file name, and every problem of every object.
+
+    `namespace` is that of objects that name none, "" for the default one.
+    """
     resources: list[Resource] = []
     problems: list[Problem] = []
     sources: dict[str, Source] = {}
     titles: set[str] = set()
     for file, text in texts.items():
-        for found in _objects(file, text):
+        for found in objects(file, text, namespace=namespace):
             if isinstance(found, Problem):
                 problems.append(found)
+                if found.reason == "Duplicate":
+                    _, _, line = found.source.rpartition(":")
+                    sources.setdefault(found.object, Source(file, {"": int(line)}))
                 continue
             read = from_object(found.value)
             if isinstance(read, tuple):
@@ -104,8 +126,8 @@ def _placed_in_order(problems: tuple[Problem, ...], source: Source) -> list[Prob
     return [msgspec.structs.replace(one, source=source.of(one.field)) for one in ordered]
 
 
-def _objects(file: str, text: str) -> Iterator[_Object | Problem]:
-    """Give the objects of one text, those of a List one by one."""
+def objects(file: str, text: str, *, namespace: str = "") -> Iterator[Written | Problem]:
+    """Give the objects of one text, of any kind, those of a List one by one; see `parse`."""
     try:
         _bounded(text)
         roots = list(yaml.compose_all(text, Loader=_Loader))
@@ -128,7 +150,15 @@ def _objects(file: str, text: str) -> Iterator[_Object | Problem]:
                 title = title_of_object(value)
                 yield from (msgspec.structs.replace(one, object=title) for one in building.repeated)
             else:
-                yield _Object(value, Source(file, building.lines))
+                yield Written(_placed_in(namespace, value), Source(file, building.lines))
+
+
+def _placed_in(namespace: str, value: Any) -> Any:
+    """Return an object with a namespace, where it can have one and has none."""
+    metadata = value.get("metadata") if isinstance(value, dict) else None
+    if not namespace or not isinstance(metadata, dict) or metadata.get("namespace"):
+        return value
+    return {**value, "metadata": {**metadata, "namespace": namespace}}
 
 
 def _items_of_list(root: yaml.Node) -> list[yaml.Node]:

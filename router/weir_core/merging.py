@@ -1,17 +1,19 @@
 """Puts tallies of many routers together into one view of one canary's evidence.
 
 A view orders the evidence as it was assigned: what is past the horizon stands in one row per
-epoch, what is younger in cells by second. It refuses to know what the counts prove
-(`sequential`).
+epoch, what is younger in cells by the time of assignment, the finer the younger. It refuses to
+know what the counts prove (`sequential`).
 """
 
 import operator
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
+from typing import NamedTuple
 
 import msgspec
 
+from weir_core.cells import FINEST_S, Line, begin_of, finest, late_s, lines_at, past_s
 from weir_core.eprocess import mass_ahead, start_mass
 from weir_core.evidence import (
     ASSIGNED,
@@ -31,12 +33,11 @@ PERIOD_S, HOUR = 600, 6
 """Seconds of a period, the shortest time between two starts of the evidence; periods an hour."""
 
 SLACK_S = 20
-"""Cells are kept this long past the horizon, so that routers' reports can be cut at one second."""
+"""Cells are kept this long past the horizon, so that routers' reports can be cut at one moment."""
 
 SILENT_S = 5
 """A router that has not reported for this long does not hold the others' evidence back."""
 
-CELLS_A_HORIZON = 64
 MAX_FAILURES = 1_024
 """Failed sessions a report or a retired sum holds; beyond it they are sampled by hash."""
 
@@ -48,8 +49,8 @@ _SESSION = re.compile("[0-9a-f]{16}")
 Label = tuple[int, int]
 """(period, weight_bp): what makes epochs of different routers one."""
 
-WindowCell = tuple[int, int, Sequence[int]]
-"""(second, epoch, row)."""
+WindowCell = tuple[float, int, Sequence[int]]
+"""(begin_s, epoch, row)."""
 
 
 class View:
@@ -58,7 +59,7 @@ class View:
     `starts` has each epoch's mass as a start and its weight, in order; `rest` is the mass of
     starts to come. `base` has a row per epoch of what is past the horizon, and `lost` how many
     of its open requests were cut off by the end of their router's boot. `window` holds what is
-    younger, sorted, and `beyond` (epoch, row) what came after the last common second: shown, not
+    younger, sorted, and `beyond` (epoch, row) what came after the last common cell: shown, not
     judged. `units` are (weight_bp, pair) by boot.
     """
 
@@ -76,9 +77,16 @@ class View:
         self.sessions = False
 
 
-def cell_s(horizon_s: int) -> int:
-    """Return how many seconds one cell spans: 1 up to horizons of 64 s."""
-    return max(1, -(-horizon_s // CELLS_A_HORIZON))
+Rows = dict[tuple[float, int], list[Sequence[int]]]
+"""Rows by (begin_s, epoch), of one or several routers."""
+
+
+def window_of(rows: Rows) -> list[WindowCell]:
+    """Return the cells that these rows make up, sorted."""
+    return [
+        (begin_s, at, some[0] if len(some) == 1 else list(map(sum, zip(*some, strict=True))))
+        for (begin_s, at), some in sorted(rows.items(), key=operator.itemgetter(0))
+    ]
 
 
 def block_periods(period: int, now: int) -> int:
@@ -237,9 +245,9 @@ def total(tallies: Sequence[Tally], horizon_s: int) -> Tally:
         ),
         level=level,
         failures=tuple(
-            SessionFailure(name[0], name[1], arm, second, place[period, weight])
+            SessionFailure(name[0], name[1], arm, begin_s, place[period, weight])
             for name in kept
-            for second, period, weight, arm in (united[name],)
+            for begin_s, period, weight, arm in (united[name],)
         ),
     )
 
@@ -254,7 +262,7 @@ def _first_seconds(tallies: Iterable[Tally]) -> dict[Label, int]:
 
 def _is_young(cell: Cell, as_of_s: float, horizon_s: int) -> bool:
     """Return whether requests of this cell could still settle at that time."""
-    return as_of_s < cell.second + cell_s(horizon_s) + horizon_s
+    return as_of_s < late_s(cell.begin_s, horizon_s)
 
 
 def left_open(row: Sequence[int]) -> Pair:
@@ -276,8 +284,8 @@ def sampled(session: str, level: int) -> bool:
     return level == 0 or int(session[8:], 16) >> (32 - level) == 0
 
 
-Failure = tuple[int, int, int, int]
-"""(second, period, weight_bp, arm): the least of several is the first failure."""
+Failure = tuple[float, int, int, int]
+"""(begin_s, period, weight_bp, arm): the least of several is the first failure."""
 
 
 def unite(tallies: Iterable[Tally]) -> tuple[int, dict[tuple[str, int], Failure]]:
@@ -290,14 +298,24 @@ def unite(tallies: Iterable[Tally]) -> tuple[int, dict[tuple[str, int], Failure]
             if not sampled(failure.session, level):
                 continue
             epoch = tally.epochs[failure.epoch]
-            seen = (failure.second, epoch.period, epoch.weight_bp, failure.arm)
+            seen = (failure.begin_s, epoch.period, epoch.weight_bp, failure.arm)
             name = (failure.session, failure.objective)
             first[name] = min(seen, first.get(name, seen))
     return level, first
 
 
+class Cut(NamedTuple):
+    """Where a view is cut: cells not past are in its window if begun before `whole_s`."""
+
+    past_s: float
+    """Cells begun before are past: nothing of them can settle any more."""
+    whole_s: float
+    lines: tuple[Line, ...]
+    horizon_s: int
+
+
 def survey(merged: Merged, objectives: int, *, now_s: float, horizon_s: int) -> View:
-    """Return the view of all tallies, cut at the last second that every live one reports whole.
+    """Return the view of all tallies, cut at the last moment that every live one reports whole.
 
     Prefixes of assignment then nest although reports come at different times.
     """
@@ -305,59 +323,51 @@ def survey(merged: Merged, objectives: int, *, now_s: float, horizon_s: int) -> 
     index, empty = order(_first_seconds(tallies), int(now_s) // PERIOD_S)
     view = View(empty.starts, empty.rest, objectives)
     live = [t.as_of_s for t in merged.tallies if t.as_of_s >= now_s - SILENT_S]
-    cut_s = min(live, default=now_s)
-    # One live router's running second is a prefix of its own; of several it must be whole.
-    whole_s = int(cut_s) if len(live) > 1 else int(cut_s) + cell_s(horizon_s)
+    begun_s = finest(min(live, default=now_s))
+    # One live router's running cell is a prefix of its own; of several it must be whole.
+    whole_s = begun_s if len(live) > 1 else begun_s + FINEST_S
+    cut = Cut(past_s(begun_s, horizon_s), whole_s, lines_at(begun_s, horizon_s), horizon_s)
+    rows: Rows = {}
     for tally in tallies:
         place = [index[epoch.period, epoch.weight_bp] for epoch in tally.epochs]
         for at, epoch in zip(place, tally.epochs, strict=True):
             add(view.base[at], epoch.counts)
             add(view.lost[at], epoch.lost)
-        for cell in tally.cells:
-            _place(view, cell, place[cell.epoch], tally.as_of_s, whole_s, horizon_s)
-    _add_failures(view, tallies, index, whole_s=whole_s, horizon_s=horizon_s)
+        _place(view, rows, tally, place, cut)
+    _add_failures(view, rows, tallies, index, cut)
     _add_units(view, tallies)
-    view.window.sort(key=lambda cell: cell[:2])
+    view.window = window_of(rows)
     return view
 
 
-def _place(
-    view: View, cell: Cell, epoch: int, as_of_s: float, whole_s: int, horizon_s: int
-) -> None:
-    width = cell_s(horizon_s)
-    if cell.second + width <= whole_s - horizon_s - width:
-        add(view.base[epoch], cell.counts)
-        if _is_young(cell, as_of_s, horizon_s):
-            add(view.lost[epoch], left_open(cell.counts))
-    elif cell.second + width <= whole_s:
-        view.window.append((cell.second, epoch, cell.counts))
-    else:
-        view.beyond.append((epoch, cell.counts))
+def _place(view: View, rows: Rows, tally: Tally, place: Sequence[int], cut: Cut) -> None:
+    past, whole_s, lines, horizon_s = cut
+    for cell in tally.cells:
+        begin_s, at = cell.begin_s, place[cell.epoch]
+        if begin_s < past:
+            add(view.base[at], cell.counts)
+            if _is_young(cell, tally.as_of_s, horizon_s):
+                add(view.lost[at], left_open(cell.counts))
+        elif begin_s < whole_s:
+            rows.setdefault((begin_of(begin_s, lines), at), []).append(cell.counts)
+        else:
+            view.beyond.append((at, cell.counts))
 
 
 def _add_failures(
-    view: View,
-    tallies: Sequence[Tally],
-    index: Mapping[Label, int],
-    *,
-    whole_s: int,
-    horizon_s: int,
+    view: View, rows: Rows, tallies: Sequence[Tally], index: Mapping[Label, int], cut: Cut
 ) -> None:
-    width = cell_s(horizon_s)
     view.level, united = unite(tallies)
-    rows: dict[tuple[int, int], list[int]] = {}
-    length = len(view.base[0]) if view.base else 0
-    for (_, objective), (second, period, weight_bp, arm) in united.items():
+    for (_, objective), (begin_s, period, weight_bp, arm) in united.items():
         at = index[period, weight_bp]
         place = FAILED + 2 * objective + arm
-        second = second // width * width
-        if second + width <= whole_s - horizon_s - width:
+        if begin_s < cut.past_s:
             view.base[at][place] += 1
-        else:
-            rows.setdefault((second, at), [0] * length)[place] += 1
-    for (second, at), row in rows.items():
-        if second + width <= whole_s:
-            view.window.append((second, at, row))
+            continue
+        row = [0] * len(view.base[at])
+        row[place] = 1
+        if begin_s < cut.whole_s:
+            rows.setdefault((begin_of(begin_s, cut.lines), at), []).append(row)
         else:
             view.beyond.append((at, row))
 

@@ -76,13 +76,14 @@ def _audits(spec: AuditsSpec) -> Audits:
 
 def _objective(spec: ObjectiveSpec) -> Objective:
     ceiling = _number(spec.max_rate, 0.0)
-    floor = NEGLIGIBLE_RATE[spec.event]
+    floor = NEGLIGIBLE_RATE.get(spec.event, 0.0)
     return Objective(
         name=spec.name,
         event=spec.event,
         monitor=spec.monitor or "",
         of=spec.of or DEFAULTS.of,
         over_ms=spec.over_ms or 0,
+        within_ms=spec.within_ms or 0,
         share=spec.share or DEFAULTS.share,
         max_ratio=_number(spec.max_ratio, DEFAULTS.max_ratio),
         max_rate=ceiling,

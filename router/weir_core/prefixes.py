@@ -3,9 +3,9 @@
 In every prefix judged for harm, what is open in stable counts as failed and in the canary as
 good. Its evidence never exceeds that of the true process at that prefix, so the largest over all
 prefixes may be taken, and α holds although failures arrive sooner in one arm than in the other.
-For safety only prefixes are read in which nothing is open. Labels come after the reply, in no
-order that is known here: they are no evidence, only shown. The module refuses to know what
-follows from the evidence (`sequential`).
+For safety only prefixes are read in which nothing is open. Labels of people are counted when
+their window is over, so what is past the horizon shows those of a prefix that ended a window ago.
+The module refuses to know what follows from the evidence (`sequential`).
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,6 +13,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from weir_core import eprocess
+from weir_core.cuts import few, rises
 from weir_core.eprocess import Span
 from weir_core.evidence import (
     ASSIGNED,
@@ -40,9 +41,6 @@ from weir_core.stakes import (
     Part,
     Plan,
 )
-
-MOST_PREFIXES = 8
-"""Prefixes judged besides the one past the horizon."""
 
 STABLE_ALPHA = 0.05
 """Level of the evidence by which a broken ceiling is laid to an arm.
@@ -116,7 +114,10 @@ def read_settled(row: Sequence[int]) -> list[int]:
 
 
 class Harm:
-    """Evidence of harm over growing prefixes: the largest seen, whole and by objective."""
+    """Evidence of harm over growing prefixes: the largest seen, whole and by objective.
+
+    `unhealthy` are the objectives whose ceiling stable has broken too.
+    """
 
     __slots__ = (
         "_alpha",
@@ -130,8 +131,8 @@ class Harm:
         "_view",
         "best",
         "largest",
-        "stable_unhealthy",
         "suspect",
+        "unhealthy",
     )
 
     def __init__(self, view: View, plan: Plan, alpha: float) -> None:
@@ -156,17 +157,32 @@ class Harm:
         self.best = -1.0
         self.suspect = 0
         self.largest = [0.0] * len(plan.harm)
-        self.stable_unhealthy = False
+        self.unhealthy: set[int] = set()
+
+    def look_back(self) -> None:
+        """Judge the labels, before a prefix is read: each objective of them by itself.
+
+        Their prefix ends a window before the others', and what these have seen since tells of
+        labels to come. A mixture of both would not be an e-process, but α is shared: the
+        mixture of the others crosses 1/α with probability Σ share·α at most, each of these
+        share·E ≥ 1/α with share·α.
+        """
+        for j in self._plan.labelled:
+            value = self.largest[j] = self._objective(j)
+            value *= self._plan.shares[j]
+            if value > self.best:
+                self.best = value
+                self.suspect = j
 
     def look(self) -> None:
         """Judge the prefix read so far."""
         whole = most = 0.0
         leader = 0
-        for j, share in enumerate(self._plan.shares):
+        for j in self._plan.at_once:
             value = self._objective(j)
             if value > self.largest[j]:
                 self.largest[j] = value
-            value *= share
+            value *= self._plan.shares[j]
             whole += value
             if value > most:
                 most, leader = value, j
@@ -184,17 +200,17 @@ class Harm:
         for part, mass, state in self._bets[j]:
             e = self._worth(part, part.x, part.y, state)
             if part.mirror and e > 1:
-                e = self._laid_to_canary(part, e)
+                e = self._laid_to_canary(j, part, e)
             value += mass * e
         return value
 
-    def _laid_to_canary(self, part: Part, e: float) -> float:
+    def _laid_to_canary(self, j: int, part: Part, e: float) -> float:
         """Return `e` where the canary alone is to blame, else 1: never more, so α holds."""
         assert part.mirror is not None, "only ceilings are mirrored"
         x, y = part.mirror
         if self._worth(part, x, y, self._state(part, x, y)) >= 1 / STABLE_ALPHA:
-            if e >= 1 / self._alpha and not self.stable_unhealthy:
-                self.stable_unhealthy = self._settled_worth(part, x, y) >= 1 / self._alpha
+            if e >= 1 / self._alpha and self._settled_worth(part, x, y) >= 1 / self._alpha:
+                self.unhealthy.add(j)
             return 1.0
         if part.is_paired:
             return e
@@ -233,15 +249,25 @@ class Harm:
 def find_harm(view: View, plan: Plan, alpha: float) -> Harm:
     """Return the largest evidence of harm over prefixes of assignment.
 
-    Only prefixes that end with a second in which the canary failed are judged: between two of
+    Only prefixes that end with a cell in which the canary failed are judged: between two of
     them evidence can only fall. What a router's end cut off has failed in stable alone, for as
     much or less must be true of both arms: as failed it would blame a canary that is slower and
     so has more in flight, as nothing it would hide the failures of a stable that fails late.
     """
+    cuts = rises(view.window, plan)
+    harm = _judged(view, plan, alpha, few(cuts))
+    if harm.best >= alpha**-0.5:
+        # Half-way to the threshold: now no prefix is left out.
+        harm = _judged(view, plan, alpha, cuts)
+    return harm
+
+
+def _judged(view: View, plan: Plan, alpha: float, cuts: Iterable[int]) -> Harm:
     harm = Harm(view, plan, alpha)
+    harm.look_back()
     harm.look()
     start = 0
-    for end in _cuts(view, plan):
+    for end in cuts:
         harm.read(view.window[start:end])
         harm.look()
         start = end
@@ -257,32 +283,6 @@ def _sums(cells: Iterable[WindowCell]) -> dict[int, list[int]]:
         epoch: list(some[0]) if len(some) == 1 else list(map(sum, zip(*some, strict=True)))
         for epoch, some in rows.items()
     }
-
-
-def _cuts(view: View, plan: Plan) -> list[int]:
-    """Return after how many cells of the window to look: at most MOST_PREFIXES.
-
-    Of more, those 0, 1, 2, 4, 8, … back from the newest and the oldest are taken.
-    """
-    rises: list[int] = []
-    window = view.window
-    has_risen = False
-    for end, (second, _, row) in enumerate(window, 1):
-        has_risen = has_risen or _may_raise(row, plan)
-        if has_risen and (end == len(window) or window[end][0] != second):
-            rises.append(end)
-            has_risen = False
-    if len(rises) <= MOST_PREFIXES:
-        return rises
-    rises.reverse()
-    back = [0, *(1 << k for k in range(MOST_PREFIXES - 2))]
-    return sorted({*(rises[at] for at in back if at < len(rises)), rises[-1]})
-
-
-def _may_raise(row: Sequence[int], plan: Plan) -> bool:
-    if row[CANARY_HARMED] or any(row[FAILED + 2 * j + CANARY] for j in plan.counted):
-        return True
-    return plan.ceilings and row[BOTH_HARMED] > 0
 
 
 class Safety(NamedTuple):
@@ -336,6 +336,8 @@ def _closed(view: View) -> int:
 
 
 def _safe_log(view: View, parts: Sequence[Part], readings: Sequence[Sequence[int]]) -> float:
+    if not parts:
+        return 0.0
     value = 0.0
     for part in parts:
         spans = _spans(view, part, readings)

@@ -95,6 +95,14 @@ NOT_TRIED = "NotTried"
 """There is nothing to say: no rollout, or no evidence yet."""
 NO_ALARM = "NoAlarm"
 """Nothing speaks against it."""
+NO_DATA = "NoData"
+"""No outcome of a request is known yet."""
+NO_CEILING = "NoCeiling"
+"""No objective has a maxRate to be measured by."""
+SERVING = "Serving"
+"""Requests are answered."""
+NO_HEALTHY_BACKEND = "NoHealthyBackend"
+"""No backend is left that could answer most of the requests; also an Event."""
 
 ADVICE = {
     ROUTERS_OUT_OF_SYNC: "a raise waits until every ready router has acknowledged and reported",
@@ -103,17 +111,21 @@ ADVICE = {
     "`weir rollout promote --full` goes on",
     NOT_ACCEPTED: "no raise while the spec has a problem; see condition Accepted",
     STABLE_UNHEALTHY: "stable is worse than its ceiling too, so the cause is not the canary; "
-    "it goes on when stable is well again, `weir rollout promote --full` overrides",
+    "it goes on some minutes after stable is well again, `weir rollout promote --full` overrides",
     SAMPLE_RATIO_MISMATCH: "the arms did not get the shares they were drawn with; "
     "look for retries or caches in front of the router, then `weir rollout abort`, or "
     "`weir rollout promote --full` if the canary is well",
-    OUTCOMES_MISSING: "too many requests never told how they ended; look for routers that "
-    "vanished or reports that were lost, then `weir rollout abort`, or "
-    "`weir rollout promote --full` if the canary is well",
+    OUTCOMES_MISSING: "too many requests never told how they ended, or audits could not be "
+    "carried out; look for routers that vanished, reports that were lost or a reference tier that "
+    "does not answer, then `weir rollout abort`, or `weir rollout promote --full` if the canary "
+    "is well",
     OBJECTIVE_HELD: "the objective is worse in the canary; it goes on when that is no longer so, "
     "`weir rollout promote --full` overrides",
 }
 """What a person should know about each reason to stand still."""
+
+UNDECIDED = "nothing was decided within maxDuration; promote, abort or resume it by command"
+"""What a person should know about a rollout that is inconclusive."""
 
 
 def hold_reason(hold: str) -> str:

@@ -44,14 +44,21 @@ __all__ = ["fingerprint", "horizon_s", "judge", "judge_view", "merge", "retire"]
 SAMPLE_RATIO_ALPHA = 0.001
 LEAST_COVERAGE, LEAST_ASSIGNED = 0.99, 50
 LEAST_AUDIT_COVERAGE, LEAST_AUDITS = 0.95, 20
+LATELY_FAILURES = 10
+"""Failures that stable's latest requests have room for at the ceiling, to tell of its health."""
 
 
 def fingerprint(monitoring: Monitoring) -> str:
     """Return 10 hex digits that change with whatever a failure means; not with audit shares."""
     audits = monitoring.audits
+    objectives = [msgspec.to_builtins(one) for one in monitoring.objectives]
+    for one in objectives:
+        # Older than this field are evidence and states on disk that an upgrade must not void.
+        if not one["within_ms"]:
+            del one["within_ms"]
     meant = (
         monitoring.monitors,
-        monitoring.objectives,
+        objectives,
         (audits.reference, audits.compare) if audits else None,
     )
     return blake2b(msgspec.json.encode(meant), digest_size=5).hexdigest()
@@ -72,13 +79,8 @@ def judge(
     promote_ratio: float,
     now_s: float,
     horizon_s: int,
-    audited: bool = True,
 ) -> Judgement:
-    """Return the verdict on one canary from tallies of one key.
-
-    `audited` is whether the route has audits: without them Harm objectives show labels, which
-    prove nothing.
-    """
+    """Return the verdict on one canary from tallies of one key."""
     merged = evidence if isinstance(evidence, Merged) else merge(evidence)
     view = survey(merged, len(objectives), now_s=now_s, horizon_s=horizon_s)
     return judge_view(
@@ -87,7 +89,6 @@ def judge(
         alpha=alpha,
         promote_alpha=promote_alpha,
         promote_ratio=promote_ratio,
-        audited=audited,
     )
 
 
@@ -98,7 +99,6 @@ def judge_view(
     alpha: float,
     promote_alpha: float,
     promote_ratio: float,
-    audited: bool = True,
 ) -> Judgement:
     """Return the verdict on a view of the evidence."""
     assert all(len(row) == row_length(len(objectives)) for row in view.base)
@@ -109,7 +109,7 @@ def judge_view(
     harm = find_harm(view, plan, alpha)
     safety = find_safety(view, plan)
     sample_log = _sample_ratio(view, totals)
-    holds, coverage = _holds(view, objectives, harm, sums, sample_log, threshold)
+    holds, coverage = _holds(view, objectives, harm, totals, sums, sample_log, threshold)
     log_e = eprocess.safe_log(harm.best) if any(plan.shares) else 0.0
     verdict: Verdict = "NoHarmYet" if sums[SETTLED + CANARY] else "InsufficientData"
     if _is_safe(plan, safety, holds, promote_alpha):
@@ -118,7 +118,7 @@ def judge_view(
         verdict = "Harm"
     suspect = harm.suspect if verdict == "Harm" else -1
     shown = [
-        _objective_judgement(o, [_shown(row, o, j, audited) for row in totals])
+        _objective_judgement(o, [_shown(row, o, j) for row in totals])
         for j, o in enumerate(objectives)
     ]
     return Judgement(
@@ -149,7 +149,8 @@ def judge_view(
 
 def _is_safe(plan: Plan, safety: Safety, holds: Sequence[str], promote_alpha: float) -> bool:
     """Return whether every gate's evidence has crossed on a record that misses nothing."""
-    gates = [log for log, share in zip(safety.logs, plan.shares, strict=True) if share]
+    rows = zip(safety.logs, plan.shares, plan.safe, strict=True)
+    gates = [log for log, share, parts in rows if share and parts]
     covered = all(
         settled >= LEAST_COVERAGE * assigned > 0
         for assigned, settled in zip(safety.assigned, safety.settled, strict=True)
@@ -182,6 +183,7 @@ def _holds(
     view: View,
     objectives: Sequence[Objective],
     harm: Harm,
+    totals: Sequence[Sequence[int]],
     sums: Sequence[int],
     sample_log: float,
     threshold: float,
@@ -198,7 +200,7 @@ def _holds(
     dropped = max(begun - past[AUDITS_ENDED], sums[AUDITS_DROPPED])
     begun = max(begun, sums[AUDITS_ENDED] + sums[AUDITS_DROPPED])
     holds = []
-    if harm.stable_unhealthy:
+    if any(_is_over_lately(view, totals, objectives[j], j) for j in harm.unhealthy):
         holds.append("StableUnhealthy")
     if sample_log >= math.log(1 / SAMPLE_RATIO_ALPHA):
         holds.append("SampleRatioMismatch")
@@ -212,12 +214,32 @@ def _holds(
     return tuple(holds), coverage
 
 
+def _is_over_lately(
+    view: View, totals: Sequence[Sequence[int]], objective: Objective, at: int
+) -> bool:
+    """Return whether stable is above a ceiling in its latest epochs, as many as can tell.
+
+    Only a hold hangs on it, so a plain rate may decide: no α is at stake. Epochs are of ten
+    minutes at most, so what was mended is forgotten in time; a new one that has hardly begun
+    clears nothing.
+    """
+    failed = settled = 0
+    for row in reversed(totals):
+        failed_now, _, settled_now, _ = _shown(row, objective, at)
+        failed += failed_now
+        settled += settled_now
+        if settled * objective.max_rate >= LATELY_FAILURES:
+            break
+    sampled_by = 1 if objective.event == "Harm" else 1 << view.level
+    return failed * sampled_by > objective.max_rate * settled
+
+
 Shown = tuple[int, int, int, int]
 """Failures of stable and canary, settled of stable and canary."""
 
 
-def _shown(row: Sequence[int], objective: Objective, at: int, audited: bool) -> Shown:
-    if objective.event == "Harm" and audited:
+def _shown(row: Sequence[int], objective: Objective, at: int) -> Shown:
+    if objective.event == "Harm":
         both = row[BOTH_HARMED]
         ended = row[AUDITS_ENDED]
         return (row[STABLE_HARMED] + both, row[CANARY_HARMED] + both, ended, ended)

@@ -12,8 +12,9 @@ import msgspec
 
 CheckType = Literal["Finish", "Schema", "Pattern", "Confidence"]
 FailureCause = Literal["Connect", "Timeout", "Overload", "ServerError", "BrokenStream"]
-Event = Literal["Error", "Slow", "Invalid", "Violation", "Escalated", "Harm"]
+Event = Literal["Error", "Slow", "Invalid", "Violation", "Escalated", "Harm", "Feedback"]
 Mode = Literal["Enforce", "Hold", "Observe"]
+Commit = Literal["AfterVerify", "Prefix", "FirstToken"]
 StepKind = Literal["setWeight", "hold", "pause", "prove"]
 
 FULL_BP = 10_000
@@ -99,7 +100,10 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
-    """The versioned part of a route. `max_cost_pico` 0 is no budget."""
+    """The versioned part of a route. `max_cost_pico` 0 is no budget.
+
+    `prefix_tokens` are held of a stream before they are judged; 0 unless `commit` is Prefix.
+    """
 
     deadline_ms: int
     max_attempts: int
@@ -108,7 +112,8 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
     rules: tuple[Rule, ...] = ()
     fallback_on: tuple[FailureCause, ...] = ()
     fallback: tuple[Backend, ...] = ()
-    commit: Literal["AfterVerify", "FirstToken"] = "AfterVerify"
+    commit: Commit = "AfterVerify"
+    prefix_tokens: int = 0
     on_exhausted: Literal["ReturnError", "ReturnLast"] = "ReturnError"
 
 
@@ -126,8 +131,9 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
 class Objective(msgspec.Struct, frozen=True, kw_only=True):
     """One SLO. `monitor` names the monitor of Invalid and Violation, "" for any.
 
-    `of` and `over_ms` belong to Slow. `max_rate` and `negligible_rate` are probabilities, 0 for
-    none. `share` is an integer, normalised by the sum over the objectives in Enforce.
+    `of` and `over_ms` belong to Slow; `within_ms`, counted from the reply, to Feedback.
+    `max_rate` and `negligible_rate` are probabilities, 0 for none. `share` is an integer,
+    normalised by the sum over the objectives in Enforce.
     """
 
     name: str
@@ -140,6 +146,7 @@ class Objective(msgspec.Struct, frozen=True, kw_only=True):
     max_rate: float = 0.0
     negligible_rate: float = 0.0
     mode: Mode = "Enforce"
+    within_ms: int = 0
 
 
 class Audits(msgspec.Struct, frozen=True, kw_only=True):

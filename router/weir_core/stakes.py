@@ -4,6 +4,7 @@ All masses hang on the objectives alone and are settled before the first request
 of a canary's bets is one e-process. The module refuses to know the counts (`prefixes`).
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -40,24 +41,35 @@ class Plan(NamedTuple):
 
     harm: tuple[tuple[Part, ...], ...]
     safe: tuple[tuple[Part, ...], ...]
+    """None for labels: of those who gave none it is not known whether all was well."""
     shares: tuple[float, ...]
     """Of the objectives in Enforce; 0 for the others."""
     counted: tuple[int, ...]
-    """Objectives that every request shows: all but Harm."""
+    """Objectives that every request shows at its end: neither Harm nor Feedback."""
+    at_once: tuple[int, ...]
+    """Objectives that prefixes up to now show: all but those in `labelled`."""
+    labelled: tuple[int, ...]
+    """Feedback: known when its window is over, for all that was assigned a window ago."""
     ceilings: bool
 
 
 @lru_cache(maxsize=64)
 def plan_for(objectives: tuple[Objective, ...], promote_ratio: float) -> Plan:
-    """Return the bets on these objectives; labels of requests are bet on nowhere."""
+    """Return the bets on these objectives."""
     whole = sum(o.share for o in objectives if o.mode == "Enforce")
     return Plan(
         harm=tuple(_harm_parts(o, j) for j, o in enumerate(objectives)),
         safe=tuple(_safe_parts(o, j, promote_ratio) for j, o in enumerate(objectives)),
         shares=tuple(o.share / whole if o.mode == "Enforce" else 0.0 for o in objectives),
-        counted=tuple(j for j, o in enumerate(objectives) if o.event != "Harm"),
+        counted=_places(objectives, lambda event: event not in ("Harm", "Feedback")),
+        at_once=_places(objectives, lambda event: event != "Feedback"),
+        labelled=_places(objectives, lambda event: event == "Feedback"),
         ceilings=any(o.max_rate > 0 for o in objectives),
     )
+
+
+def _places(objectives: tuple[Objective, ...], fits: Callable[[str], bool]) -> tuple[int, ...]:
+    return tuple(j for j, o in enumerate(objectives) if fits(o.event))
 
 
 def _harm_parts(objective: Objective, at: int) -> tuple[Part, ...]:
@@ -80,6 +92,8 @@ def _harm_parts(objective: Objective, at: int) -> tuple[Part, ...]:
 def _safe_parts(objective: Objective, at: int, promote_ratio: float) -> tuple[Part, ...]:
     """Return the bets on safety: a ratio below the bound, and a negligible rate where given."""
     o, stable, canary = objective, READ + 2 * at, READ + 2 * at + 1
+    if o.event == "Feedback":
+        return ()
     if o.event == "Harm":
         bet = eprocess.safe_pairs_bet(o.max_ratio, promote_ratio)
         ratio = Part(bet, 1.0, ONLY_CANARY, ONLY_STABLE)

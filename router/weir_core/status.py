@@ -10,15 +10,30 @@ from typing import Any
 
 from weir_core import reasons
 from weir_core.attempts import rollback_text
+from weir_core.changes import listed
 from weir_core.commands import Acknowledgement, command_text
-from weir_core.conditions import MAX_MESSAGE, Observed, route_conditions, serving
+from weir_core.conditions import (
+    MAX_MESSAGE,
+    Observed,
+    canary_changes,
+    route_conditions,
+    serving,
+    turned,
+)
 from weir_core.evidence import CANARY, STABLE, Judgement, ObjectiveJudgement
 from weir_core.figures import duration, e_value, instant, percent, ratio
 from weir_core.gates import requests_wanted, settled_in_step, step_text
 from weir_core.history import Rollback
+from weir_core.outlook import requests_to_detect
+from weir_core.reach import outage
 from weir_core.rollout_state import RolloutState
+from weir_core.snapshot import FULL_BP
+from weir_core.stops import pause_text
 
-__all__ = ["COLUMNS", "Observed", "columns", "route_status"]
+__all__ = ["COLUMNS", "Observed", "columns", "route_status", "turned"]
+
+MAX_CHANGES = 16
+"""Changes of a canary that are shown; the rest are counted."""
 
 MAX_OBJECTIVES = 16
 """Objectives shown; the API allows no more."""
@@ -37,10 +52,15 @@ def route_status(
     judgement = observed.judgement if state.live else None
     return {
         "observedGeneration": observed.generation,
-        "phase": state.phase,
+        "phase": "Degraded" if outage(state, observed.ejected) else state.phase,
         "message": message,
         "stable": {"revision": state.stable},
-        "canary": {"revision": state.canary, "attempt": state.attempt},
+        "canary": {
+            "revision": state.canary,
+            "attempt": state.attempt,
+            "changes": listed(canary_changes(state), most=MAX_CHANGES),
+        },
+        "standstill": _standstill(state, observed),
         "step": _step(state, observed),
         "weight": _weight(state, observed),
         "routers": {"inSync": observed.routers_in_sync, "of": observed.routers},
@@ -48,7 +68,7 @@ def route_status(
         "eValue": e_value(judgement.log_e) if judgement else "",
         "threshold": e_value(judgement.threshold) if judgement else "",
         "promoteThreshold": e_value(-math.log(observed.policy.promote_alpha)),
-        "evidence": _evidence(judgement),
+        "evidence": _evidence(judgement, _outlook(state, observed)),
         "lastRollback": _last_rollback(state.last_rollback),
         "lastCommand": _last_command(state.last_command),
         "conditions": route_conditions(
@@ -79,7 +99,20 @@ def columns(status: Mapping[str, Any], *, age_s: float | None = None) -> tuple[s
 
 
 def sentence(state: RolloutState, observed: Observed) -> str:
-    """Return what is going on, with the numbers, and what a person could do where one is needed."""
+    """Return what is going on, with the numbers, and what a person could do where one is needed.
+
+    What is worst comes first: an outage, then what the rollout does, then what is refused.
+    """
+    out = outage(state, observed.ejected)
+    parts = [out] if out else []
+    if not out or state.stage != "Idle":
+        parts.append(_rollout(state, observed))
+    if observed.problems and state.stable:
+        parts.append(f"the spec has a problem, see condition {observed.problems[0].condition}")
+    return "; ".join(parts)
+
+
+def _rollout(state: RolloutState, observed: Observed) -> str:
     if state.stage == "Idle":
         return _idle(state, observed)
     if state.stage == "Refused":
@@ -91,7 +124,7 @@ def sentence(state: RolloutState, observed: Observed) -> str:
     parts = [_where(state, observed), _conclusion(observed.judgement)]
     if state.phase == "Paused":
         parts.insert(0, f"paused ({_stops(state)})")
-    parts += [part for part in (_progress(state, observed), _outlook(observed)) if part]
+    parts += [part for part in (_progress(state, observed), _slowest(state, observed)) if part]
     advice = "; promote, abort or resume it by command" if state.inconclusive else ""
     return ", ".join(parts) + advice
 
@@ -138,7 +171,7 @@ def _progress(state: RolloutState, observed: Observed) -> str:
     if gate is None or judgement is None:
         return ""
     if gate.kind == "prove":
-        gates = [o for o in judgement.objectives if o.mode == "Enforce"]
+        gates = [o for o in judgement.objectives if o.mode == "Enforce" and o.event != "Feedback"]
         if not gates:
             return ""
         least = min(gates, key=lambda o: o.promote_log_e)
@@ -151,10 +184,21 @@ def _progress(state: RolloutState, observed: Observed) -> str:
     return f"{settled} of {wanted_requests} canary requests" if wanted_requests else ""
 
 
-def _outlook(observed: Observed) -> str:
-    if not observed.requests_to_detect:
+def _slowest(state: RolloutState, observed: Observed) -> str:
+    """Return for how long yet "no harm" says little of some objective."""
+    judgement, wanted = observed.judgement, _outlook(state, observed)
+    if judgement is None or judgement.verdict in ("Harm", "Safe") or not wanted:
         return ""
-    return f"about {observed.requests_to_detect} canary requests to detect a doubling"
+    name, requests = max(wanted.items(), key=lambda one: one[1])
+    if requests <= judgement.settled[CANARY]:
+        return ""
+    return f"a doubling of {name} takes at least {requests:,} canary requests to be seen"
+
+
+def _outlook(state: RolloutState, observed: Observed) -> Mapping[str, int]:
+    if observed.judgement is None or not state.live:
+        return {}
+    return requests_to_detect(observed.judgement, observed.objectives, weight_bp=state.weight_bp)
 
 
 # Parts.
@@ -170,6 +214,18 @@ def _step(state: RolloutState, observed: Observed) -> dict[str, Any]:
         "kind": state.gate.kind if state.gate else "",
         "progress": progress.get(state.stage, ""),
     }
+
+
+def _standstill(state: RolloutState, observed: Observed) -> list[dict[str, str]]:
+    """Return all that stops a rollout, each in one sentence; nothing while it moves."""
+    if not state.live:
+        return []
+    pauses = [(reasons.PAUSED, pause_text(state, observed.policy, pause)) for pause in state.pauses]
+    undecided = [(reasons.INCONCLUSIVE, reasons.UNDECIDED)] if state.inconclusive else []
+    holds = [(reasons.hold_reason(hold), reasons.hold_message(hold)) for hold in state.holds]
+    return [
+        {"reason": reason, "message": message} for reason, message in (*pauses, *undecided, *holds)
+    ]
 
 
 def _weight(state: RolloutState, observed: Observed) -> dict[str, str]:
@@ -190,17 +246,20 @@ def _verdict(state: RolloutState, judgement: Judgement | None) -> str:
     return judgement.verdict if judgement else "InsufficientData"
 
 
-def _evidence(judgement: Judgement | None) -> dict[str, Any]:
+def _evidence(judgement: Judgement | None, outlook: Mapping[str, int]) -> dict[str, Any]:
     if judgement is None:
         return {"objectives": []}
+    objectives = judgement.objectives[:MAX_OBJECTIVES]
     return {
         "assigned": _versus(judgement.assigned),
         "settled": _versus(judgement.settled),
-        "coverage": percent(judgement.coverage * 10_000),
+        "coverage": percent(judgement.coverage * FULL_BP) if any(judgement.settled) else "",
         "sampleRatioEValue": e_value(judgement.sample_ratio_log_e),
         "audits": judgement.audits,
         "badServed": judgement.bad_served,
-        "objectives": [_objective(o) for o in judgement.objectives[:MAX_OBJECTIVES]],
+        "objectives": [
+            {**_objective(o), "requestsToDetect": str(outlook.get(o.name, ""))} for o in objectives
+        ],
     }
 
 

@@ -130,13 +130,19 @@ def _clock_for(state: RolloutState, paused: bool, now_s: float) -> RolloutState:
 
 
 def _paused(state: RolloutState, inputs: Inputs, pause: Pause) -> Transition:
+    told = pause_text(state, inputs.policy, pause)
+    message = f"{state.canary} stays at {percent(state.weight_bp)}: {told}"
+    return Transition(reason=reasons.PAUSED, message=message)
+
+
+def pause_text(state: RolloutState, policy: RolloutPolicy, pause: Pause) -> str:
+    """Return who paused it and how it goes on."""
     by = {
         "Spec": "spec.rollout.paused; it goes on when that is false",
-        "Step": f"{step_text(state, inputs.policy)}; {_end_of_pause(state)}",
+        "Step": f"{step_text(state, policy)}; {_end_of_pause(state)}",
         "Command": "a command; resume it by command",
     }[pause]
-    message = f"{state.canary} stays at {percent(state.weight_bp)}: paused by {by}"
-    return Transition(reason=reasons.PAUSED, message=message)
+    return f"paused by {by}"
 
 
 def _end_of_pause(state: RolloutState) -> str:

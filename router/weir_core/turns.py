@@ -50,11 +50,19 @@ class Cancel(msgspec.Struct, frozen=True, gc=False):
     id: int
 
 
+class Hold(msgspec.Struct, frozen=True, gc=False):
+    """Gather what call `id` streams until so many tokens have come, or its end."""
+
+    id: int
+    tokens: int
+
+
 class Verify(msgspec.Struct, frozen=True, gc=False):
-    """Run the checks of tier `tier` on the answer of call `id`."""
+    """Run the checks of tier `tier` on the answer of call `id`, or on its `prefix`."""
 
     id: int
     tier: int
+    prefix: bool = False
 
 
 class Commit(msgspec.Struct, frozen=True, gc=False):
@@ -77,13 +85,20 @@ class Fail(msgspec.Struct, frozen=True, gc=False):
     message: str
 
 
-Action = Call | Cancel | Verify | Commit | Reply | Fail
+Action = Call | Cancel | Hold | Verify | Commit | Reply | Fail
 
 # Events. Each names the call it is about; those of any other call are stale and ignored.
 
 
 class FirstBytes(msgspec.Struct, frozen=True, gc=False):
     """The first event of a streamed answer has come."""
+
+    id: int
+    now_s: float
+
+
+class Held(msgspec.Struct, frozen=True, gc=False):
+    """As many tokens of a streamed answer have come as a `Hold` wanted; more will follow."""
 
     id: int
     now_s: float
@@ -107,6 +122,9 @@ class Verified(msgspec.Struct, frozen=True, gc=False):
 
 class Failed(msgspec.Struct, frozen=True, gc=False):
     """The call gave no usable answer, for `cause`; `billed` when it may have cost money.
+
+    Billed is what was sent and not refused: cut off, late or broken, the upstream may have worked
+    to the end. Not billed is what never left, and what was answered with an error status.
 
     `may_move` False: the budget of moves (fallbacks, failure escalations) is used up now.
     `asked` False: the backend was not even tried, so that no attempt was spent.
@@ -134,4 +152,4 @@ class Recalled(msgspec.Struct, frozen=True, gc=False):
     plan: Plan
 
 
-Event = FirstBytes | Answered | Verified | Failed | ClientGone | Recalled
+Event = FirstBytes | Held | Answered | Verified | Failed | ClientGone | Recalled

@@ -114,14 +114,15 @@ _WITH_LOGPROBS: dict[Kind, Any] = {
     "chat": msgspec.json.Decoder(_ChatWire),
     "completion": msgspec.json.Decoder(_TextWire),
 }
-_UNREADABLE = (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+UNREADABLE = (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises of bytes that an upstream may send."""
 
 
 def read(kind: Kind, raw: bytes, *, logprobs: bool) -> Answer | None:
     """Return the answer in a whole reply body, None when it is none."""
     try:
         wire = (_WITH_LOGPROBS[kind] if logprobs else _PLAIN).decode(raw)
-    except _UNREADABLE:
+    except UNREADABLE:
         return None
     if not wire.choices:
         return None
@@ -142,7 +143,7 @@ def read_stream(kind: Kind, raw: bytes, *, logprobs: bool) -> Answer | None:
             break
         try:
             wire = decoder.decode(event)
-        except _UNREADABLE:
+        except UNREADABLE:
             return None
         usage, id = wire.usage or usage, id or wire.id
         for choice in wire.choices:
@@ -151,6 +152,59 @@ def read_stream(kind: Kind, raw: bytes, *, logprobs: bool) -> Answer | None:
         return None
     choices = tuple(_choice(by_index[index]) for index in sorted(by_index))
     return Answer(choices=choices, usage=usage, raw=raw, id=id)
+
+
+class Prefix:
+    """The first events of a stream that give each of `choices` so many tokens, or its end.
+
+    There is none of an answer where all have ended before. Where logprobs are told each is a
+    token; elsewhere each part with content is taken for one. What a prefix is does not depend on
+    how a stream arrived. `end` is its length in bytes, as far as it is known.
+    """
+
+    def __init__(self, kind: Kind, *, logprobs: bool, tokens: int, choices: int) -> None:
+        self._decoder = _WITH_LOGPROBS[kind] if logprobs else _PLAIN
+        self._wanted = tokens
+        self._choices = choices
+        self._tokens: dict[int, int] = {}
+        self._enough: set[int] = set()
+        self._ended: set[int] = set()
+        self.end = 0
+
+    @property
+    def reached(self) -> bool:
+        """Whether the prefix is complete."""
+        return bool(self._enough) and len(self._enough | self._ended) >= self._choices
+
+    def look(self, stream: bytearray) -> None:
+        """Look at what came of a stream since the last look, whole events each ended by LF LF."""
+        while not self.reached:
+            stop = stream.find(b"\n\n", self.end)
+            if stop < 0:
+                return
+            event = event_data(bytes(stream[self.end : stop]))
+            self.end = stop + 2
+            if event and event != b"[DONE]":
+                self._count(event)
+
+    def _count(self, event: bytes) -> None:
+        try:
+            wire = self._decoder.decode(event)
+        except UNREADABLE:
+            return
+        for part in wire.choices:
+            seen = self._tokens[part.index] = self._tokens.get(part.index, 0) + _tokens(part)
+            if seen >= self._wanted:
+                self._enough.add(part.index)
+            if part.finish_reason:
+                self._ended.add(part.index)
+
+
+def _tokens(part: _Choice) -> int:
+    told = len(_logprobs(part)[0])
+    said = part.delta
+    has_content = part.text or (said and (said.content or said.refusal or said.tool_calls))
+    return told or bool(has_content)
 
 
 def events(raw: bytes) -> list[bytes]:
@@ -171,7 +225,7 @@ def is_chunk(data: bytes) -> bool:
     """Whether the data of an event is a chunk of a completion."""
     try:
         _PLAIN.decode(data)
-    except _UNREADABLE:
+    except UNREADABLE:
         return False
     return True
 
@@ -256,6 +310,8 @@ _NULL = Raw(b"null")
 def without_logprobs(raw: bytes) -> bytes:
     """Return a reply body (or one stream event) with every choice's logprobs null."""
     fields = _FIELDS.decode(raw)
+    if "choices" not in fields:
+        return raw
     choices = _CHOICES.decode(fields["choices"])
     for choice in choices:
         if "logprobs" in choice:
@@ -270,11 +326,32 @@ def stream_for_client(raw: bytes, *, strip_logprobs: bool, strip_usage: bool) ->
     for event in events(raw):
         if event == b"[DONE]":
             break
-        if strip_usage and is_usage_only(event):
-            continue
+        if strip_usage and b'"usage"' in event:
+            if is_usage_only(event):
+                continue
+            event = without_null_usage(event)
         out.append(b"data: " + (without_logprobs(event) if strip_logprobs else event) + b"\n\n")
     out.append(b"data: [DONE]\n\n")
     return b"".join(out)
+
+
+NULL_USAGE = (b',"usage":null}', b', "usage": null}')
+"""How most events end that tell no usage."""
+
+
+def without_null_usage(event: bytes) -> bytes:
+    """Return an event without `"usage": null`, which stands there because Weir asked for usage.
+
+    Mostly it comes last, where no parser is needed: no string can hold these bytes, for its
+    quotes are escaped, and the brace closes the event.
+    """
+    if event.endswith(NULL_USAGE):
+        return event[: event.rindex(b",")] + b"}"
+    fields = _FIELDS.decode(event)
+    if fields.get("usage") != _NULL:
+        return event
+    del fields["usage"]
+    return msgspec.json.encode(fields)
 
 
 def is_usage_only(event: bytes) -> bool:
@@ -283,6 +360,6 @@ def is_usage_only(event: bytes) -> bool:
         return False
     try:
         wire = _PLAIN.decode(event)
-    except _UNREADABLE:
+    except UNREADABLE:
         return False
     return not wire.choices and wire.usage is not None

@@ -19,11 +19,22 @@ from weir_router import dialect
 from weir_router.serve import Router
 
 
-class Control(Protocol):
-    """What the management API needs of the control loop beside the router."""
+class Ready(Protocol):
+    """Whatever knows whether this process may get requests."""
 
     def ready(self) -> str:
         """Return why this process is not ready, "" when it is."""
+
+
+class Explains(Ready, Protocol):
+    """What the management API of a pod needs beside the router."""
+
+    def explain(self, body: bytes, headers: dict[str, str]) -> dict[str, Any]:
+        """Return what would be decided for a request, without calling a model."""
+
+
+class Control(Explains, Protocol):
+    """What the management API needs of the control loop beside the router."""
 
     def statuses(self) -> dict[str, Any]:
         """Return every route's status and the problems of the configuration."""
@@ -33,9 +44,6 @@ class Control(Protocol):
 
     async def command(self, key: str, verb: str, revision: str, *, full: bool) -> dict[str, Any]:
         """Carry out a command and return how it was acknowledged."""
-
-    def explain(self, body: bytes, headers: dict[str, str]) -> dict[str, Any]:
-        """Return what would be decided for a request, without calling a model."""
 
 
 class Feedback(BaseModel):
@@ -66,10 +74,10 @@ class Question(BaseModel):
     headers: dict[str, str] = {}
 
 
-def public(router: Router, control: Control) -> FastAPI:
+def public(router: Router, control: Ready) -> FastAPI:
     """Return the application behind the front door."""
     app = FastAPI(title="Weir router", openapi_url=None, docs_url=None, redoc_url=None)
-    _add_health(app, router, control)
+    _add_health(app, control)
 
     @app.get("/v1/models")
     async def models() -> Response:
@@ -96,7 +104,8 @@ def public(router: Router, control: Control) -> FastAPI:
 def admin(router: Router, control: Control) -> FastAPI:
     """Return the application of the management address."""
     app = FastAPI(title="Weir management", docs_url="/docs", redoc_url=None)
-    _add_health(app, router, control)
+    _add_health(app, control)
+    _add_metrics(app, router)
 
     @app.get("/weir/v1/status")
     async def statuses() -> dict[str, Any]:
@@ -117,18 +126,28 @@ def admin(router: Router, control: Control) -> FastAPI:
         done = await control.command(key, wanted.verb, wanted.revision, full=wanted.full)
         return JSONResponse(done)
 
-    @app.post("/weir/v1/explain")
-    async def explain(question: Question) -> dict[str, Any]:
-        return control.explain(question.body.encode(errors="replace"), question.headers)
-
+    _add_explain(app, control)
     _add_errors(app)
     return app
 
 
-def _add_health(app: FastAPI, router: Router, control: Control) -> None:
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(router.metrics)
+def pod(router: Router, control: Explains) -> FastAPI:
+    """Return the application of a pod's management address: it takes no commands."""
+    app = FastAPI(title="Weir router", docs_url="/docs", redoc_url=None)
+    _add_health(app, control)
+    _add_metrics(app, router)
+    _add_explain(app, control)
+    _add_errors(app)
+    return app
 
+
+def _add_explain(app: FastAPI, control: Explains) -> None:
+    @app.post("/weir/v1/explain")
+    async def explain(question: Question) -> dict[str, Any]:
+        return control.explain(question.body.encode(errors="replace"), question.headers)
+
+
+def _add_health(app: FastAPI, control: Ready) -> None:
     @app.get("/healthz")
     async def healthz() -> Response:
         return Response("ok\n", media_type="text/plain")
@@ -137,6 +156,11 @@ def _add_health(app: FastAPI, router: Router, control: Control) -> None:
     async def readyz() -> Response:
         why = control.ready()
         return Response(f"{why or 'ok'}\n", 503 if why else 200, media_type="text/plain")
+
+
+def _add_metrics(app: FastAPI, router: Router) -> None:
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(router.metrics)
 
     @app.get("/metrics")
     async def metrics() -> Response:

@@ -70,7 +70,8 @@ class Auditor:
         self._walker = walker
         self._settled = settled
         self._load = load
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Audit] = {}
+        self._stopped = False
 
     def begin(self, route: Route, ticket: AuditTicket | None) -> Audit:
         """Take a place for an audit; `start` or `drop` it, once, when the reply is out."""
@@ -79,10 +80,18 @@ class Auditor:
 
     def start(self, audit: Audit, request: Request, arm: int, served: Served, given: Given) -> None:
         """Audit a served request in the background."""
+        if self._stopped:
+            self.drop(audit)
+            return
         job = self._run(audit, as_whole(request), arm, served, given)
         task = asyncio.get_running_loop().create_task(job)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = audit
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        audit = self._tasks.pop(task)
+        if task.cancelled():
+            self.drop(audit)
 
     def drop(self, audit: Audit) -> None:
         """Give an audit up: there is nothing to compare."""
@@ -102,6 +111,19 @@ class Auditor:
         """Wait for the audits in flight."""
         while self._tasks:
             await asyncio.wait(tuple(self._tasks))
+
+    async def stop(self, within_s: float = 0.0) -> None:
+        """Let audits in flight end within a time and drop the others: the process ends.
+
+        Their requests are answered, and what is dropped is told in the tallies: call this before
+        the last report.
+        """
+        if self._tasks and within_s > 0:
+            await asyncio.wait(tuple(self._tasks), timeout=within_s)
+        self._stopped = True
+        for task in tuple(self._tasks):
+            task.cancel()
+        await self.drain()
 
     async def _run(
         self, audit: Audit, request: Request, arm: int, served: Served, given: Given

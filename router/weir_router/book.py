@@ -1,14 +1,18 @@
-"""One key's evidence as one router boot gathers it: rows of counts by assignment second.
+"""One key's evidence as one router boot gathers it: rows of counts by time of assignment.
 
-Plain lists and slots, for it is touched twice a request. Cells are young enough to change;
-what is past the horizon is added to its epoch's base for good, and stays a cell a while longer
-for the sake of the report, so that other routers' reports can be cut at the same second.
+Plain lists and slots, for it is touched twice a request. Cells are young enough to change, and
+joined as they age; what is past the horizon is added to its epoch's base for good, and stays a
+cell a while longer for the sake of the report, so that other routers' reports can be cut at the
+same moment.
 """
 
 import hashlib
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import attrgetter
 
+from weir_core.cells import FINEST_S, Line, begin_of, finest, late_s, lines_at
 from weir_core.evidence import (
     FAILED,
     Cell,
@@ -22,21 +26,24 @@ from weir_core.evidence import (
 from weir_core.merging import (
     MAX_FAILURES,
     PERIOD_S,
+    SILENT_S,
     SLACK_S,
     Label,
+    Rows,
     View,
     add,
     block,
-    cell_s,
     order,
     sampled,
     total,
     unite,
+    window_of,
 )
 from weir_core.prefixes import SESSION_REQUESTS
 from weir_core.sequential import fingerprint, horizon_s
 from weir_core.snapshot import RoutePolicy
-from weir_router.slots import GONE, PAST, YOUNG, Session, Slot, Span, holder, row_of
+from weir_router.labels import Held
+from weir_router.slots import GONE, PAST, YOUNG, Session, Slot, Span, cell, holder, join, row_of
 
 MAX_SESSIONS = 65_536
 """Sessions remembered; the least recently seen is forgotten first.
@@ -50,6 +57,9 @@ MAX_EPOCHS = 512
 
 SEEN_BY_CLIENTS = ("Error", "Slow", "Invalid", "Violation")
 """Events that count as bad answers unless the router knows that the client saw none of it."""
+
+LAG_S = SILENT_S + 1
+"""Cells are joined this long after a view would: other routers' reports may be that much older."""
 
 MAX_RESTORED = 8
 """Earlier boots kept apart; more are summed."""
@@ -67,11 +77,12 @@ class Book:
             for j, o in enumerate(self.objectives)
             if o.mode == "Enforce" and o.event in SEEN_BY_CLIENTS
         )
-        self.harms = tuple(j for j, o in enumerate(self.objectives) if o.event == "Harm")
+        self.held = Held(self.objectives)
         self.counted = _mask(j for j, o in enumerate(self.objectives) if o.event != "Harm")
         self.spans: list[Span] = []
         self.young: deque[Slot] = deque()
         self.past: deque[Slot] = deque()
+        self._lines: tuple[Line, ...] = ()
         self.sessions: OrderedDict[str, Session] = OrderedDict()
         self.forgets = False
         self.failures: dict[tuple[str, int], tuple[Slot, int]] = {}
@@ -93,7 +104,6 @@ class Book:
         self.policy = policy
         self.by_session = policy.rollout.unit == "Session"
         self.horizon_s = horizon_s(policy)
-        self.width_s = cell_s(self.horizon_s)
         self.is_drawn = 0 < policy.weight_bp < 10_000
         self.ends_s = 0.0
 
@@ -108,22 +118,22 @@ class Book:
     def turn(self, now_s: float) -> Slot | None:
         """Return the cell of this moment, a new one when the running one has ended."""
         self.age(now_s)
-        second = int(now_s) // self.width_s * self.width_s
+        begin_s = finest(now_s)
         last = self.young[-1] if self.young else None
         if last is not None:
-            second = max(second, last.second)
-        span = self._span(second // PERIOD_S, second)
+            begin_s = max(begin_s, last.begin_s)
+        span = self._span(int(begin_s))
         if span is None:
             return None
-        self.ends_s = second + self.width_s
-        if last is None or last.second != second or last.span is not span:
-            last = Slot(self, span, second, self.ends_s + self.horizon_s)
+        self.ends_s = begin_s + FINEST_S
+        if last is None or last.begin_s != begin_s or last.span is not span:
+            last = Slot(self, span, begin_s, late_s(begin_s, self.horizon_s))
             self.young.append(last)
         self.slot = last
         return last
 
-    def _span(self, period: int, second: int) -> Span | None:
-        weight_bp = self.policy.weight_bp
+    def _span(self, first_s: int) -> Span | None:
+        weight_bp, period = self.policy.weight_bp, first_s // PERIOD_S
         for span in reversed(self.spans):
             if span.period < period:
                 break
@@ -133,7 +143,7 @@ class Book:
             self._join(period)
         if len(self.spans) >= MAX_EPOCHS:
             return None
-        self.spans.append(Span(period, weight_bp, second, self.length))
+        self.spans.append(Span(period, weight_bp, first_s, self.length))
         self._order = None
         return self.spans[-1]
 
@@ -153,6 +163,10 @@ class Book:
 
     def age(self, now_s: float) -> None:
         """Add to the base what is past the horizon by now; what is open in it has failed."""
+        lines = lines_at(now_s - LAG_S, self.horizon_s)
+        if lines != self._lines:
+            self._lines = lines
+            self.young, self.past = join(self.young, lines), join(self.past, lines)
         young, past = self.young, self.past
         while young and now_s >= young[0].late_s:
             slot = young.popleft()
@@ -166,11 +180,13 @@ class Book:
         while past and now_s >= past[0].late_s + SLACK_S:
             past.popleft().state = GONE
             self.changed = True
+        self.held.release(self, now_s)
 
     # Counting.
 
     def count(self, slot: Slot, place: int, by: int = 1) -> None:
         """Count one in a cell, and in the base when the cell is past the horizon."""
+        slot = cell(slot)
         slot.counts[place] += by
         if slot.state != YOUNG:
             holder(slot.span).base[place] += by
@@ -214,23 +230,22 @@ class Book:
             self.count(slot, FAILED + 2 * objective + arm)
             return
         session.failed |= 1 << objective
-        if not session.digest:
-            session.digest = self._digest(session.name)
-        name = (session.digest, objective)
+        name = (self.digest(session), objective)
         if name in self._foreign or not sampled(session.digest, self.level):
             return
         known = self.failures.get(name)
         if known is not None:
-            if known[0].second <= slot.second:
+            if known[0].begin_s <= slot.begin_s:
                 return
             self._count_session(*known, objective, -1)
         self.failures[name] = (slot, arm)
         self._count_session(slot, arm, objective, 1)
         if len(self.failures) > MAX_FAILED_SESSIONS:
-            self._thin()
+            self.thin()
 
     def _count_session(self, slot: Slot, arm: int, objective: int, by: int) -> None:
         place = FAILED + 2 * objective + arm
+        slot = cell(slot)
         if slot.sessions is None:
             slot.sessions = [0] * self.length
         slot.sessions[place] += by
@@ -238,17 +253,23 @@ class Book:
             holder(slot.span).sessions[place] += by
         self.changed = True
 
-    def _thin(self) -> None:
+    def thin(self) -> None:
+        """Keep every other failed session by its hash."""
         self.level += 1
         self.shown_level = max(self.shown_level, self.level)
         for name in [name for name in self.failures if not sampled(name[0], self.level)]:
             self._count_session(*self.failures.pop(name), name[1], -1)
 
-    def _digest(self, session: str) -> str:
+    def digest(self, session: Session) -> str:
+        """Return the hash by which reports name a session."""
+        if session.digest:
+            return session.digest
         key = self.key
         salt = f"{key.route_uid}/{key.revision}/{key.attempt}/evidence".encode()
         salt = hashlib.blake2b(salt, digest_size=32).digest()
-        return hashlib.blake2b(session.encode(), digest_size=8, key=salt).hexdigest()
+        name = session.name.encode()
+        session.digest = hashlib.blake2b(name, digest_size=8, key=salt).hexdigest()
+        return session.digest
 
     # Showing.
 
@@ -263,9 +284,13 @@ class Book:
         for span in self.spans:
             add(view.base[place[id(span)]], span.base)
             add(view.base[place[id(span)]], span.sessions)
-        for slot in self.young:
-            at = place[id(holder(slot.span))]
-            view.window.append((slot.second, at, row_of(slot)))
+        lines = lines_at(finest(now_s), self.horizon_s)
+        rows: Rows = {}
+        for span, slots in groupby(self.young, attrgetter("span")):
+            at = place[id(holder(span))]
+            for slot in slots:
+                rows.setdefault((begin_of(slot.begin_s, lines), at), []).append(row_of(slot))
+        view.window = window_of(rows)
         seen = [(s.weight_bp, (s.units[0], s.units[1])) for s in self.spans if any(s.units)]
         if seen:
             view.units.append(seen)
@@ -310,7 +335,7 @@ class Book:
             seq=self.seq,
             as_of_s=now_s,
             epochs=tuple(self._epochs(place)),
-            cells=tuple(Cell(s.second, at, tuple(s.counts)) for at, s in kept),
+            cells=tuple(Cell(s.begin_s, at, tuple(s.counts)) for at, s in kept),
             failures=tuple(self._shown_failures(place)),
             level=self.shown_level,
         )
@@ -334,7 +359,7 @@ class Book:
         for name in names:
             slot, arm = self.failures[name]
             at = place[id(holder(slot.span))]
-            shown.append(SessionFailure(name[0], name[1], arm, slot.second, at))
+            shown.append(SessionFailure(name[0], name[1], arm, slot.begin_s, at))
         return shown
 
 

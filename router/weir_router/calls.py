@@ -22,7 +22,8 @@ MAX_REFUSAL_BYTES = 1 << 16
 class Trouble(msgspec.Struct, frozen=True):
     """Why a call gave no usable answer. `body` is an upstream's own refusal to pass on.
 
-    `blames` False: it tells nothing of the backend's health.
+    `blames` False: it tells nothing of the backend's health. `retry_after_s` is what the
+    upstream asked for, 0 when it did not. `detail` holds nothing of prompts, answers and keys.
     """
 
     cause: Cause
@@ -31,6 +32,7 @@ class Trouble(msgspec.Struct, frozen=True):
     detail: str = ""
     body: bytes = b""
     blames: bool = True
+    retry_after_s: float = 0.0
 
 
 class Context(msgspec.Struct, frozen=True):
@@ -59,7 +61,7 @@ async def fetch(
     if isinstance(reply, client.Failure):
         return Trouble(reply.cause, billed=reply.sent, detail=reply.detail)
     if reply.status != 200:
-        return refused(reply.status, reply.body)
+        return refused(reply.status, reply.headers, reply.body)
     return read(request, ask, reply.headers, reply.body)
 
 
@@ -96,15 +98,24 @@ def content_type(fields: list[tuple[bytes, bytes]]) -> bytes:
     return b""
 
 
-def refused(status: int, body: bytes) -> Trouble:
+def refused(status: int, fields: list[tuple[bytes, bytes]], body: bytes) -> Trouble:
     """Return what an upstream's bad status means for the walk."""
     if status in _OVERLOAD:
-        return Trouble("Overload", status, False, f"status {status}")
+        wait_s = retry_after_s(fields)
+        return Trouble("Overload", status, False, f"status {status}", retry_after_s=wait_s)
     if status in _REJECTED:
         return Trouble("Rejected", status, False, f"status {status}", body)
     if status == 408:
         return Trouble("Timeout", status, False, "status 408")
     return Trouble("ServerError", status, False, f"status {status}")
+
+
+def retry_after_s(fields: list[tuple[bytes, bytes]]) -> float:
+    """Return the seconds that an upstream asks for, 0 when it names none (or a date)."""
+    for name, value in fields:
+        if name.lower() == b"retry-after" and value.isdigit() and len(value) < 9:
+            return float(value)
+    return 0.0
 
 
 async def refused_stream(stream: client.Stream) -> Trouble:
@@ -115,7 +126,7 @@ async def refused_stream(stream: client.Stream) -> Trouble:
         if isinstance(chunk, client.Failure) or not chunk:
             break
         body += chunk
-    return refused(stream.status, body)
+    return refused(stream.status, stream.headers, body)
 
 
 async def let_end(stream: client.Stream) -> None:

@@ -5,8 +5,8 @@ answer together. It refuses to know what is asked and what an answer means.
 """
 
 import asyncio
+import errno
 import re
-import socket
 import ssl
 import time
 from collections import deque
@@ -16,12 +16,14 @@ from urllib.parse import urlsplit
 import msgspec
 
 from weir_core.snapshot import FailureCause
-from weir_router.connection import ClientLimits, Connection, Failure, Stream
+from weir_router.connection import ClientLimits, Connection
 from weir_router.headers import Headers, header_block
+from weir_router.patience import Turnover
+from weir_router.resolve import Address, Resolver
+from weir_router.stream import Failure, Stream
 
 __all__ = ["Answer", "ClientLimits", "Failure", "Pool", "Stream"]
 
-Address = tuple[str, int]
 Resolve = Callable[[str, int], Awaitable[list[Address]]]
 
 MOST_ADDRESSES = 8
@@ -31,6 +33,8 @@ MOST_LINES = 64
 ACLOSE_S = 1.0
 EARLY_S = 0.005
 """A timer may ring this much before its time."""
+STARVED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+"""Errors of a process or machine that has no room for one more socket."""
 _TARGET = re.compile(rb"/[!-~]*")
 _METHOD = re.compile(rb"[A-Z]+")
 _BODYLESS = frozenset((b"GET", b"HEAD"))
@@ -45,13 +49,6 @@ class Answer(msgspec.Struct, frozen=True):
     first_byte_s: float
 
 
-async def resolve(host: str, port: int) -> list[Address]:
-    """Return the addresses of a name in the order the system prefers. Raises OSError."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [(str(address[0]), int(address[1])) for *_, address in found]
-
-
 class Pool:
     """Connections to one upstream: scheme, host, port and path prefix of `url`.
 
@@ -64,7 +61,7 @@ class Pool:
         *,
         limits: ClientLimits | None = None,
         ssl_context: ssl.SSLContext | None = None,
-        resolve: Resolve = resolve,
+        resolve: Resolve | None = None,
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
@@ -76,7 +73,7 @@ class Pool:
         self._host = parts.hostname
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
         self._ssl = (ssl_context or ssl.create_default_context()) if parts.scheme[4:] else None
-        self._resolve = resolve
+        self._resolve = resolve or Resolver()
         self._prefix = parts.path.rstrip("/").encode("ascii")
         self._fixed = header_block(
             [
@@ -91,6 +88,7 @@ class Pool:
         self._connections: set[Connection] = set()
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._busy = 0
+        self._turnover = Turnover()
         self._closed = False
         self._empty: asyncio.Future[None] | None = None
 
@@ -108,6 +106,10 @@ class Pool:
     def idle(self) -> int:
         """Return how many connections wait for a request."""
         return len(self._idle)
+
+    def wait_s(self, now_s: float) -> float:
+        """Return about how long a request that comes now will wait for a place."""
+        return self._turnover.wait_s(len(self._waiting) + 1, now_s)
 
     async def fetch(
         self,
@@ -223,6 +225,7 @@ class Pool:
 
     def _leave(self) -> None:
         self._busy -= 1
+        self._turnover.finished += 1
         while self._waiting and self._busy < self.limits.upstream.max_in_flight:
             place = self._waiting.popleft()
             if not place.done():
@@ -287,10 +290,12 @@ class Pool:
         loop = asyncio.get_running_loop()
         wait_ms = self.limits.connect_timeout_ms
         end_s = min(loop.time() + wait_ms / 1000, until_s)
-        detail = f"no connection within {wait_ms:,} ms"
+        wanted = f"address for {self._host}"
+        detail = ""
         try:
             async with asyncio.timeout_at(end_s):
                 addresses = (await self._resolve(self._host, self._port))[:MOST_ADDRESSES]
+                wanted = "connection"
                 for left in range(len(addresses), 0, -1):
                     # A silent address leaves time for those after it.
                     share_s = (end_s - loop.time()) / left
@@ -300,14 +305,22 @@ class Pool:
                     detail = made
         except TimeoutError:
             pass
-        except (OSError, UnicodeError) as error:
-            detail = f"no address: {error}"
+        except UnicodeError as error:
+            detail = f"no address for {self._host}: {error}"
+        except OSError as error:
+            if error.errno in STARVED:
+                # This router's trouble: it tells nothing of the backend.
+                return self._failure("Overload", f"no connection: {error.strerror}")
+            detail = f"no address for {self._host}: {error.strerror or error}"
         if loop.time() + EARLY_S >= until_s:
-            return self._failure("Timeout", "no connection before the deadline")
-        return self._failure("Connect", detail)
+            return self._failure("Timeout", f"no {wanted} before the deadline")
+        return self._failure("Connect", detail or f"no {wanted} within {wait_ms:,} ms")
 
     async def _connect_to(self, address: Address, wait_s: float) -> Connection | str:
-        """Return a connection to one address, or why there is none."""
+        """Return a connection to one address, or why there is none.
+
+        Raises OSError where this process has no room for one more.
+        """
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(wait_s):
@@ -318,11 +331,13 @@ class Pool:
                     server_hostname=self._host if self._ssl else None,
                 )
         except TimeoutError:
-            return f"no connection to {address[0]} within {wait_s * 1000:,.0f} ms"
+            return f"no connection within {wait_s * 1000:,.0f} ms"
         except OSError as error:
-            return f"no connection to {address[0]}: {error.strerror or error}"
+            if error.errno in STARVED:
+                raise
+            return f"no connection: {error.strerror or error}"
         if not connection.open:
-            return f"{address[0]} closed the connection at once"
+            return "it closed the connection at once"
         self._connections.add(connection)
         return connection
 

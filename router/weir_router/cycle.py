@@ -5,6 +5,7 @@ close (`server`), and what an answer says (the handlers).
 """
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -13,6 +14,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from weir_router.headers import Headers, as_block
+from weir_router.patience import retry_after
 
 Reply = tuple[int, Headers, bytes]
 """Status, headers and body of a whole answer."""
@@ -205,9 +207,10 @@ def refusal(status: int, code: str, message: str) -> Reply:
 
 
 def busy(code: str, message: str) -> Reply:
-    """Return the answer to a request that may be tried again in a second."""
+    """Return the answer to a request that may be tried again soon."""
     status, headers, body = error_reply(503, kind="server_error", code=code, message=message)
-    return status, (*headers, (b"retry-after", b"1")), body
+    after_s = retry_after(1.0, random.random())
+    return status, (*headers, (b"retry-after", b"%d" % after_s)), body
 
 
 def unavailable(exchange: Exchange) -> Reply:

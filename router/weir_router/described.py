@@ -1,10 +1,13 @@
 """All that one route of a standalone router tells of itself, as plain JSON values."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from weir_core.errors import Problem
 from weir_core.history import RevisionRecord, find
+from weir_core.reach import backends_of
 from weir_router.standing import Happened, SavedRoute
+from weir_router.upstreams import Ejection
 
 Totals = Mapping[str, Mapping[str, float]]
 """Requests, tokens and cost by tier."""
@@ -12,18 +15,69 @@ Totals = Mapping[str, Mapping[str, float]]
 NOTHING = {"requests": 0, "inputTokens": 0, "outputTokens": 0, "costPico": 0}
 
 
-def described(route: SavedRoute, status: Mapping[str, Any], totals: Totals) -> dict[str, Any]:
-    """Return status, events, tiers with what they cost, and the history of revisions."""
+def described(
+    route: SavedRoute,
+    status: Mapping[str, Any],
+    totals: Totals,
+    *,
+    ejected: Iterable[Ejection] = (),
+    problems: Iterable[Problem] = (),
+) -> dict[str, Any]:
+    """Return status, problems, events, backends, tiers with what they cost, and the history."""
     return {
         "namespace": route.namespace,
         "name": route.name,
         "modelNames": list(route.model_names),
         "created": route.created_s,
         "status": status,
+        "problems": [problem.sentence() for problem in problems],
+        "backends": _backends(route, ejected),
         "events": [_event(happened) for happened in route.events],
         "history": [_revision(record) for record in route.state.records],
         **_tiers(route, totals),
     }
+
+
+def ejected_backends(ejected: Iterable[Ejection]) -> list[dict[str, Any]]:
+    """Return the backends that are out, whatever route calls them."""
+    return [
+        {"name": one.backend.name, "url": one.backend.url, "ejected": _ejection(one)}
+        for one in ejected
+    ]
+
+
+def _backends(route: SavedRoute, ejected: Iterable[Ejection]) -> list[dict[str, Any]]:
+    """Return what the revisions that serve may call, the stable one's first."""
+    out = {one.backend.identity: one for one in ejected}
+    rows: dict[str, dict[str, Any]] = {}
+    for arm, name in (
+        ("stable", route.state.stable),
+        ("canary", route.state.canary if route.state.live else ""),
+    ):
+        record = find(route.state.records, name)
+        for part, backend in backends_of(record.revision.behaviour) if record else ():
+            row = rows.setdefault(
+                backend.identity,
+                {
+                    "name": backend.name,
+                    "identity": backend.identity,
+                    "url": backend.url,
+                    "model": backend.model,
+                    "arms": [],
+                    "parts": [],
+                    "ejected": _ejection(out.get(backend.identity)),
+                },
+            )
+            for known, new in ((row["arms"], arm), (row["parts"], part)):
+                if new not in known:
+                    known.append(new)
+    return list(rows.values())
+
+
+def _ejection(one: Ejection | None) -> dict[str, Any] | None:
+    if one is None:
+        return None
+    return {"cause": one.cause, "failures": one.failures, "since": one.since_s}
 
 
 def _event(happened: Happened) -> dict[str, Any]:

@@ -4,14 +4,14 @@ Bounded in bytes, and refused where it has two readings: a proxy before or behin
 other one. It refuses to know who answers and when (`server`).
 """
 
-from collections.abc import Mapping
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NoReturn
 
 import httptools
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from weir_router.cycle import Crash, Handler, Reply, refusal
+from weir_router.cycle import Crash, Handler, Reply, busy, refusal
 from weir_router.headers import Headers, header_block
 
 BETWEEN, HEAD, BODY = "between", "head", "body"
@@ -27,11 +27,15 @@ class ServerLimits(msgspec.Struct, frozen=True, kw_only=True):
     `header_timeout_s` runs from the connection or a request's first byte to the end of its
     head, `body_timeout_s` from there to the end of its body, `stall_timeout_s` while a client
     takes nothing of an answer, `linger_s` after a refusal while the client still sends.
+    `max_connections` is of the whole server, 0 for none; up to `max_crowd` more are let in, each
+    for one request that is refused with the reason.
     """
 
     max_body_bytes: int = 8 << 20
     max_header_bytes: int = 64 << 10
     max_pipelined: int = 32
+    max_connections: int = 0
+    max_crowd: int = 64
     header_timeout_s: float = 10
     body_timeout_s: float = 30
     keep_alive_s: float = 75
@@ -48,11 +52,15 @@ class Settings:
         limits: ServerLimits,
         crash: Crash,
         access_log: bool,
+        crowded: Callable[[], None],
     ) -> None:
         self.handlers = handlers
         self.limits = limits
         self.crash = crash
         self.access_log = access_log
+        self.crowded = crowded
+        self.crowd = 0
+        """Connections over the bound that are open."""
         self._rendered: tuple[Headers, bytes] = ((), b"")
 
     def common_head(self, headers: Headers) -> bytes:
@@ -69,6 +77,7 @@ class Stop(Exception):  # noqa: N818 - Stops the parser, nobody else sees it.
 class Intake(HttpToolsProtocol):
     """The parser's half of a connection: the request being read, `part` by part."""
 
+    settings: ClassVar[Settings]
     limits: ServerLimits
     parser: Any
     pipeline: Any
@@ -79,6 +88,8 @@ class Intake(HttpToolsProtocol):
         self.part = BETWEEN
         self.denial: Reply | None = None
         """Why the parser was stopped, if it was stopped from here."""
+        self.crowded = False
+        """One of more connections than there is room for: it gets no answer of a model."""
         self._fresh = False
         self._stray = self._seen = 0
 
@@ -138,6 +149,26 @@ class Intake(HttpToolsProtocol):
             self._deny_size()
         if len(self.pipeline) >= limits.max_pipelined:
             self._deny(400, "bad_request", "Too many requests wait on one connection.")
+
+    def _check_load(self) -> None:
+        most = self.limit_concurrency
+        if most is not None and (len(self.connections) >= most or len(self.tasks) >= most):
+            self.denial = busy("overloaded", "The router has too much to do. Try again.")
+            raise Stop
+
+    def _join(self) -> None:
+        """Find whether there is room for this connection."""
+        settings, most = self.settings, self.limits.max_connections
+        # Of the crowd each is on its way out, and keeps no room from those who come.
+        self.crowded = 0 < most < len(self.connections) - settings.crowd
+        settings.crowd += self.crowded
+
+    def _check_crowd(self, handler: Handler | None) -> None:
+        """Refuse a model's request in a crowd; health is told, and then the connection closed."""
+        if handler is not None:
+            self.settings.crowded()
+            self.denial = busy("too_many_connections", "Too many connections. Try again.")
+            raise Stop
 
     def _begin_body(self) -> None:
         self.part = BODY

@@ -18,15 +18,15 @@ from weir_core.evidence import Judgement, Key, Trip
 from weir_core.rollout import (
     Inputs,
     RolloutState,
+    Transition,
     advance,
     evidence_key,
     weight_order,
 )
 from weir_core.sequential import fingerprint
 from weir_core.snapshot import RoutePolicy, Snapshot
-from weir_core.status import Observed, route_status
 from weir_router import explain
-from weir_router.described import described
+from weir_router.described import described, ejected_backends
 from weir_router.folder import Folder
 from weir_router.serve import Router
 from weir_router.standing import (
@@ -42,6 +42,8 @@ from weir_router.standing import (
     readable,
     rest,
 )
+from weir_router.statuses import Statuses
+from weir_router.upstreams import Ejection
 from weir_router.world import World, gather
 
 TICK_S = 0.1
@@ -55,7 +57,10 @@ log = logging.getLogger("weir")
 
 
 class Keeper:
-    """Keeps one router's policy. `start()` once, then `run()` until cancelled, then `end()`."""
+    """Keeps one router's policy. `start()` once, then `run()` until cancelled, then `end()`.
+
+    `has_key` says whether there is a key file of a name, `ejected` which backends are out.
+    """
 
     def __init__(
         self,
@@ -65,8 +70,10 @@ class Keeper:
         router: Router,
         clock: Callable[[], float],
         has_key: Callable[[str], bool] = lambda name: True,
+        ejected: Callable[[], tuple[Ejection, ...]] = tuple,
     ) -> None:
         self._has_key = has_key
+        self._ejected = ejected
         self._folder = folder
         self._file = file
         self._router = router
@@ -75,9 +82,8 @@ class Keeper:
         self._world: World | None = None
         self._ticked_s = clock()
         self._on_disk = Saved(format=FORMAT)
-        self._statuses: dict[str, dict[str, Any]] = {}
+        self._statuses = Statuses(ejected=ejected)
         self._commands: dict[str, Command] = {}
-        self._judged: dict[str, tuple[Key, Judgement]] = {}
         self._number = 0
         self._looked_s = 0.0
         self._ticking = asyncio.Lock()
@@ -218,6 +224,7 @@ class Keeper:
                 file=self._world.files[key],
                 gone=known.gone if known else False,
                 gone_since_s=known.gone_since_s if known else 0.0,
+                conditions=known.conditions if known else {},
             )
         for key, route in list(routes.items()):
             gone = not self._world.keeps(key, route)
@@ -249,9 +256,7 @@ class Keeper:
         compiled = self._world.compiled.routes.get(key)
         objectives = fingerprint(route.monitoring)
         about = evidence_key(route.state, route_uid=route.uid, objectives=objectives)
-        judgement = self._judge(key, route, now_s) if about is not None else None
-        if about is not None and judgement is not None:
-            self._judged[key] = (about, judgement)
+        judgement = self._judge(key, route, about, now_s)
         done = advance(
             route.state,
             Inputs(
@@ -267,23 +272,21 @@ class Keeper:
             ),
             now_s=now_s,
         )
-        events = route.events
-        for transition in done.transitions:
-            events = (*events, Happened(at_s=now_s, transition=transition))[-MAX_EVENTS:]
-            level = logging.WARNING if transition.warning else logging.INFO
-            log.log(level, transition.reason, extra={"route": key, "why": transition.message})
-        if done.state == route.state and events is route.events:
-            return route
-        after = replace(route, state=done.state, events=events)
-        self._status(key, after)  # So that conditions are dated when they turn.
-        return after
+        after = route if done.state == route.state else replace(route, state=done.state)
+        after, turned = self._statuses.turned(key, after, self._world, now_s)
+        return _told(key, after, (*done.transitions, *turned), now_s)
 
-    def _judge(self, key: str, route: SavedRoute, now_s: float) -> Judgement | None:
+    def _judge(
+        self, key: str, route: SavedRoute, about: Key | None, now_s: float
+    ) -> Judgement | None:
         policy = policy_of(route)
-        if policy is None or policy.canary is None:
+        if about is None or policy is None or policy.canary is None:
             return None
         self._router.ledger.open(policy, now_s)
-        return self._router.ledger.judge(policy, alpha=policy.brake_alpha, now_s=now_s)
+        judgement = self._router.ledger.judge(policy, alpha=policy.brake_alpha, now_s=now_s)
+        weight_bp = route.state.weight_bp
+        self._statuses.judged(key, about, judgement, weight_bp=weight_bp, now_s=now_s)
+        return judgement
 
     def _publish(self) -> None:
         assert self._world is not None
@@ -309,7 +312,7 @@ class Keeper:
         return "" if self._router.table.routes else "no route is served"
 
     def statuses(self) -> dict[str, Any]:
-        """Return every served route's status, and the problems of the configuration."""
+        """Return every served route's status, and what is wrong with anything."""
         return {
             "routes": {
                 key: self._status(key, route)
@@ -318,6 +321,7 @@ class Keeper:
             },
             "created": {key: route.created_s for key, route in self._saved.routes.items()},
             "problems": [problem.sentence() for problem in self._problems()],
+            "ejected": ejected_backends(self._ejected()),
         }
 
     def describe(self, key: str) -> dict[str, Any] | None:
@@ -325,7 +329,14 @@ class Keeper:
         route = self._saved.routes.get(key)
         if route is None or route.gone:
             return None
-        return described(route, self._status(key, route), self._router.metrics.totals(key))
+        assert self._world is not None
+        return described(
+            route,
+            self._status(key, route),
+            self._router.metrics.totals(key),
+            ejected=self._ejected(),
+            problems=self._world.problems_near(key, route),
+        )
 
     async def command(self, key: str, verb: str, revision: str, *, full: bool) -> dict[str, Any]:
         """Carry out a command and return how it was acknowledged."""
@@ -356,24 +367,20 @@ class Keeper:
 
     def _status(self, key: str, route: SavedRoute) -> dict[str, Any]:
         assert self._world is not None
-        compiled = self._world.compiled.routes.get(key)
-        about, judgement = self._judged.get(key, (None, None))
-        current = (route.state.canary, route.state.attempt)
-        if about is None or (about.revision, about.attempt) != current:
-            judgement = None
-        title = f"ModelRoute {key}"
-        observed = Observed(
-            policy=route.rollout,
-            target=compiled.revision.name if compiled else "",
-            routers=1,
-            routers_in_sync=1,
-            judgement=judgement,
-            problems=tuple(one for one in self._problems() if one.object == title),
-        )
-        old = self._statuses.get(key)
-        status = route_status(route.state, observed, now_s=self._clock(), old=old)
-        self._statuses[key] = status
-        return status
+        return self._statuses.of(key, route, self._world, self._clock())
+
+
+def _told(
+    key: str, route: SavedRoute, transitions: tuple[Transition, ...], now_s: float
+) -> SavedRoute:
+    """Log what happened and return the route with its events."""
+    for transition in transitions:
+        level = logging.WARNING if transition.warning else logging.INFO
+        log.log(level, transition.reason, extra={"route": key, "why": transition.message})
+    if not transitions:
+        return route
+    happened = (Happened(at_s=now_s, transition=transition) for transition in transitions)
+    return replace(route, events=(*route.events, *happened)[-MAX_EVENTS:])
 
 
 def _raises(before: Mapping[str, SavedRoute], after: Mapping[str, SavedRoute], key: str) -> bool:

@@ -5,6 +5,8 @@ how a request went (`serve`) and what the evidence proves (`weir_core.sequential
 """
 
 from collections.abc import Iterable
+from math import inf
+from typing import Literal
 
 import msgspec
 
@@ -25,22 +27,32 @@ from weir_core.evidence import (
 from weir_core.sequential import judge_view, merge
 from weir_core.snapshot import RoutePolicy
 from weir_router.book import Book, key_of
-from weir_router.slots import YOUNG, Session, Slot
+from weir_router.labels import Receipts
+from weir_router.slots import YOUNG, Session, Slot, cell
 
 MAX_BOOKS = 1_024
 MAX_RESTORED_TALLIES = 4_096
 
 
-class Ticket:
-    """A request that is evidence; settle it once its outcome is known."""
+Labelled = Literal["again", "fine", "held", "late", "unused"]
+"""What became of a label. Held: it is evidence when its window is over for all requests of its
+time; late: it came after that window; unused: no objective is about labels."""
 
-    __slots__ = ("arm", "is_labelled", "is_settled", "session", "slot")
+
+class Ticket:
+    """A request that is evidence; settle it once its outcome is known.
+
+    `settled_s` is infinite until then. `is_bad` is whether it counts as a bad answer.
+    """
+
+    __slots__ = ("arm", "is_bad", "is_labelled", "session", "settled_s", "slot")
 
     def __init__(self, slot: Slot, arm: int, session: Session | None) -> None:
         self.slot = slot
         self.arm = arm
         self.session = session
-        self.is_settled = False
+        self.settled_s = inf
+        self.is_bad = False
         self.is_labelled = False
 
 
@@ -64,6 +76,7 @@ class Ledger:
         self._current: dict[str, Book] = {}
         self._restored: dict[Key, list[Tally]] = {}
         self._shown: dict[Key, Tally] = {}
+        self.receipts = Receipts()
 
     def open(self, policy: RoutePolicy, now_s: float) -> None:
         """Count requests under `policy` from now on; evidence of the same key goes on.
@@ -147,10 +160,10 @@ class Ledger:
         Once only. Past the horizon the request has already counted as failed. `bad` is whether
         a problem reached the client; None takes any failed Enforce objective but Escalated.
         """
-        if ticket.is_settled:
+        if ticket.settled_s < inf:
             return
-        ticket.is_settled = True
-        slot = ticket.slot
+        ticket.settled_s = now_s
+        slot = cell(ticket.slot)
         if now_s >= slot.late_s or slot.state != YOUNG:
             return
         slot.counts[SETTLED + ticket.arm] += 1
@@ -158,21 +171,27 @@ class Ledger:
         book.changed = True
         if failed:
             book.fail(slot, ticket.arm, failed, ticket.session)
-        if ticket.arm and (failed & book.bad if bad is None else bad):
-            book.count(slot, BAD)
+        if failed & book.bad if bad is None else bad:
+            self._note_bad(ticket)
 
-    def label(self, ticket: Ticket, harm: bool, now_s: float) -> None:
-        """Take a label of a person or a judge; the first one of a request counts.
+    def _note_bad(self, ticket: Ticket) -> None:
+        if ticket.arm and not ticket.is_bad:
+            ticket.is_bad = True
+            ticket.slot.book.count(ticket.slot, BAD)
 
-        Counted and shown only: labels come when they come, not in the order of assignment.
-        """
+    def label(self, ticket: Ticket, harm: bool, now_s: float) -> Labelled:
+        """Take a label of a person or a judge for a settled request; its first one counts."""
         if ticket.is_labelled:
-            return
+            return "again"
         ticket.is_labelled = True
-        slot = ticket.slot
-        slot.book.age(now_s)
-        for objective in slot.book.harms if harm else ():
-            slot.book.fail_one(slot, ticket.arm, objective, ticket.session)
+        if not harm:
+            return "fine"
+        held = ticket.slot.book.held
+        if held.is_enforced:
+            self._note_bad(ticket)
+        if not held.is_wanted:
+            return "unused"
+        return "held" if held.take(ticket, now_s) else "late"
 
     # Audits.
 
@@ -235,7 +254,6 @@ class Ledger:
             alpha=alpha,
             promote_alpha=policy.rollout.promote_alpha,
             promote_ratio=policy.rollout.promote_ratio,
-            audited=policy.monitoring.audits is not None,
         )
 
     def tallies(self, now_s: float) -> tuple[Tally, ...]:
@@ -244,6 +262,7 @@ class Ledger:
         `seq` grows with every change; `as_of_s` goes on without one.
         """
         shown = []
+        self.receipts.age(now_s)
         for key, book in self._books.items():
             book.age(now_s)
             known = self._shown.get(key)

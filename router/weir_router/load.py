@@ -5,6 +5,8 @@ Over its caps audits are shed first, then draws for the canary, never stable.
 
 import msgspec
 
+from weir_router.patience import Turnover
+
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     """What keeps a router standing in a storm; counts are of requests at one time.
@@ -23,7 +25,7 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
 class Load:
     """Counters of what is going on now."""
 
-    __slots__ = ("audits", "bounds", "escalating", "in_flight", "moving")
+    __slots__ = ("audits", "bounds", "escalating", "in_flight", "moving", "turnover")
 
     def __init__(self, bounds: Bounds) -> None:
         self.bounds = bounds
@@ -31,10 +33,15 @@ class Load:
         self.moving = 0
         self.audits = 0
         self.escalating = {"stable": 0, "canary": 0}
+        self.turnover = Turnover()
 
     def full(self) -> bool:
         """Whether one more request would be too many."""
         return self.in_flight >= self.bounds.in_flight
+
+    def wait_s(self, now_s: float) -> float:
+        """Return about how long until as many requests have ended as are in flight now."""
+        return self.turnover.wait_s(self.in_flight, now_s)
 
     def may_move(self) -> bool:
         """Whether one more failed call may be repeated elsewhere."""

@@ -7,7 +7,16 @@ error are looked into.
 import msgspec
 from msgspec import Raw
 
-from weir_router.answer import Usage, event_data, is_chunk, is_usage_only
+from weir_router.answer import (
+    NULL_USAGE,
+    UNREADABLE,
+    Usage,
+    event_data,
+    is_chunk,
+    is_usage_only,
+    without_logprobs,
+    without_null_usage,
+)
 
 MAX_EVENT_BYTES = 1 << 20
 MAX_KEPT_BYTES = 4 << 20
@@ -36,6 +45,7 @@ class Relay:
         "_keep",
         "_prelude",
         "_rest",
+        "_strip_logprobs",
         "_strip_usage",
         "broken",
         "done",
@@ -45,8 +55,9 @@ class Relay:
         "usage",
     )
 
-    def __init__(self, *, strip_usage: bool, keep: bool) -> None:
+    def __init__(self, *, strip_usage: bool, keep: bool, strip_logprobs: bool = False) -> None:
         self._strip_usage = strip_usage
+        self._strip_logprobs = strip_logprobs
         self._keep = keep
         self._rest = b""
         self._prelude = 0
@@ -77,7 +88,12 @@ class Relay:
             self._remember(block)
         if b'"usage"' in block or b'"error"' in block or b"[DONE]" in block or not self.started:
             return self._look(block)
-        return block
+        return self._look(block) if self._strip_logprobs else block
+
+    def forget(self) -> None:
+        """Keep nothing, now and later: it has been judged."""
+        self._keep = False
+        self.kept.clear()
 
     def _remember(self, block: bytes) -> None:
         if len(self.kept) + len(block) > MAX_KEPT_BYTES:
@@ -93,36 +109,56 @@ class Relay:
                 self.done = True
                 if not self.started:
                     self.broken = "[DONE] before any event"
-            elif data and self._left_out(data):
-                continue
-            if self.broken:
-                return b""
+            elif data:
+                told = self._told(data)
+                if self.broken:
+                    return b""
+                if told is not data:
+                    event = _with_data(event, told)
             if event:
                 out.append(event)
             if self.done:
                 break
+        if self.broken:
+            return b""
         if not self.started and self._prelude > MAX_PRELUDE_BYTES:
             self.broken = f"no event within {MAX_PRELUDE_BYTES:,} bytes"
             return b""
         return b"".join(event + b"\n\n" for event in out)
 
-    def _left_out(self, data: bytes) -> bool:
-        """Read an event that may matter; whether the client does not get it."""
+    def _told(self, data: bytes) -> bytes:
+        """Read an event that may matter; return what the client gets of it, b"" for nothing."""
         if not self.started:
             self.started = is_chunk(data)
             if not self.started:
                 self.broken = "a first event that is no completion"
-                return True
-        if b'"usage"' not in data and b'"error"' not in data:
-            return False
+                return b""
         try:
-            noted = _NOTED.decode(data)
-        except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            if b'"usage"' in data or b'"error"' in data:
+                data = self._noted(data)
+            if self._strip_logprobs and b'"logprobs"' in data:
+                data = without_logprobs(data)
+        except UNREADABLE:
             self.broken = "an event that is no JSON"
-            return True
+        return data
+
+    def _noted(self, data: bytes) -> bytes:
+        """Take note of usage and errors; leave out what only Weir asked for."""
+        if self._strip_usage and data.endswith(NULL_USAGE) and b'"error"' not in data:
+            return without_null_usage(data)
+        noted = _NOTED.decode(data)
         if noted.error != _NULL:
             self.broken = "an error event"
-            return True
         if noted.usage is not None:
             self.usage = noted.usage
-        return self._strip_usage and is_usage_only(data)
+        if not self._strip_usage:
+            return data
+        return b"" if is_usage_only(data) else without_null_usage(data)
+
+
+def _with_data(event: bytes, data: bytes) -> bytes:
+    """Return an event with other data, b"" where there is none left; other fields stay."""
+    if not data:
+        return b""
+    other = [line for line in event.split(b"\n") if not line.startswith(b"data:")]
+    return b"\n".join((*other, b"data: " + data))

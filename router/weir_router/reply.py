@@ -5,6 +5,7 @@ It refuses to decide anything: the walk has ended, this writes it down.
 
 import functools
 import math
+import random
 
 import msgspec
 
@@ -15,6 +16,7 @@ from weir_router import dialect, verify
 from weir_router.answer import stream_for_client, without_logprobs
 from weir_router.cycle import Exchange
 from weir_router.headers import header_block
+from weir_router.patience import retry_after
 from weir_router.table import Route
 from weir_router.telemetry import UNIT_PICO, Metrics
 from weir_router.walk import Sink, Walk
@@ -23,7 +25,6 @@ JSON = header_block([dialect.JSON])
 EVENT_STREAM = header_block(
     [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
 )
-RETRY_AFTER = header_block([(b"retry-after", b"1")])
 CLIENT_GONE = 499
 
 
@@ -44,7 +45,7 @@ class Replier(Sink):
         """Start a streamed reply."""
         self.status = 200
         self.first_byte_s = walk.clock()
-        self._exchange.start(200, EVENT_STREAM + self._headers(walk))
+        self._exchange.start(200, EVENT_STREAM + self._headers(walk, streamed=True))
 
     async def write(self, chunk: bytes) -> None:
         """Pass on whole events, waiting for a slow reader."""
@@ -75,7 +76,7 @@ class Replier(Sink):
                 strip_logprobs=asked,
                 strip_usage=not walk.request.wants_usage,
             )
-            exchange.start(200, EVENT_STREAM + self._headers(walk))
+            exchange.start(200, EVENT_STREAM + self._headers(walk, streamed=True))
             exchange.write(body)
             exchange.end()
             return
@@ -88,7 +89,8 @@ class Replier(Sink):
             self.status = CLIENT_GONE
             return
         self.status = end.status
-        message = f"{end.message} (request {self._id})"
+        tried = f"; tried: {', '.join(walk.tried)}" if walk.tried else ""
+        message = f"{end.message}{tried} (request {self._id})"
         if exchange.started:
             error = dialect.error_body(end.status, end.code, message)
             exchange.write(b"data: " + error + b"\n\n")
@@ -100,18 +102,25 @@ class Replier(Sink):
             body = _own_words(walk.trouble.body) or body
         headers = JSON + self._headers(walk)
         if end.status in (429, 503):
-            headers += RETRY_AFTER
+            wait_s = walk.wait_s if walk.tried else 1.0
+            headers += b"retry-after: %d\r\n" % retry_after(wait_s, random.random())
         exchange.reply(end.status, headers, body)
 
-    def _headers(self, walk: Walk) -> bytes:
+    def _headers(self, walk: Walk, *, streamed: bool = False) -> bytes:
+        """Return the decision as header fields; what a stream costs is not known yet."""
         state, call = walk.state, walk.call
         assert state is not None
         if type(walk.end) is Reply:
             call = walk.answered_by
         tier = walk.arm.behaviour.tiers[call.tier if call is not None else state.tier].name
+        why = reason(walk, state)
+        named = _decision(walk.route.key, walk.arm.revision, walk.arm.name, tier, why)
+        if streamed:
+            told = (named, self._id.encode(), state.attempts)
+            return b"%bx-request-id: %b\r\nx-weir-attempts: %d\r\n" % told
         units, rest = divmod(state.spent_pico + state.reserved_pico, UNIT_PICO)
         return b"%bx-request-id: %b\r\nx-weir-attempts: %d\r\nx-weir-cost: %d.%012d\r\n" % (
-            _decision(walk.route.key, walk.arm.revision, walk.arm.name, tier, reason(walk, state)),
+            named,
             self._id.encode(),
             state.attempts,
             units,

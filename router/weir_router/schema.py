@@ -6,10 +6,11 @@ it costs to check is bounded before anything is checked. It refuses to know what
 
 import functools
 from typing import Any, NoReturn
-from urllib.parse import unquote
 
 import jsonschema_rs
 import msgspec
+
+from weir_router.flatten import flat, parts
 
 MAX_BYTES = 128 << 10
 MAX_UNFOLDED = 20_000
@@ -38,49 +39,57 @@ def is_valid(schema: bytes, value: object) -> bool:
 @functools.lru_cache(maxsize=128)
 def _compiled(schema: bytes) -> jsonschema_rs.Validator | None:
     try:
-        value = msgspec.json.decode(schema)
-        _Unfolding(value).count()
+        value = flat(msgspec.json.decode(schema))
+        _Unfolding(value).check()
         return jsonschema_rs.validator_for(value, pattern_options=_REGEX, retriever=_shut)
     except (ValueError, RecursionError, jsonschema_rs.ReferencingError):
         return None
 
 
 def _shut(uri: str) -> NoReturn:
-    """Retrieve nothing: a reference leads to a place within the schema."""
+    """Retrieve nothing: only `$schema` could still lead away, to a dialect of its own."""
     raise ValueError("a schema that refers to another place")
 
 
 class _Unfolding:
-    """Counts a schema's objects, each as often as references lead there.
+    """Counts a flat schema's objects, each as often as references lead there.
 
     Twenty definitions that each refer twice to the next are a million objects to check.
     """
 
-    def __init__(self, root: object) -> None:
+    def __init__(self, root: Any) -> None:
         self._root = root
         self._known: dict[str, int] = {}
         self._open: set[str] = set()
+        self._held: set[str] = set()
+        self._free: set[str] = set()
         self._patterns = 0
 
-    def count(self) -> int:
-        """Return the count. Raises ValueError when it is over one of the bounds."""
-        return self._count(self._root, 0)
+    def check(self) -> None:
+        """Raise ValueError when the schema is over one of the bounds."""
+        self._count(self._root, 0)
+        for node in (self._root, *self._places().values()):
+            self._stay(node)
+
+    def _places(self) -> dict[str, Any]:
+        if not isinstance(self._root, dict):
+            return {}
+        found: dict[str, Any] = self._root.get("$defs") or self._root.get("definitions") or {}
+        return found
 
     def _count(self, node: object, depth: int) -> int:
         if depth > MAX_DEPTH:
             raise ValueError("nested too deeply")
-        if isinstance(node, list):
-            return self._bounded(sum(self._count(one, depth + 1) for one in node))
         if not isinstance(node, dict):
-            return 0
+            return 1
         self._patterns += "pattern" in node
         self._patterns += len(node.get("patternProperties") or ())
         if self._patterns > MAX_PATTERNS:
             raise ValueError("too many patterns")
-        total = 1 + sum(self._count(one, depth + 1) for one in node.values())
-        for key in ("$ref", "$dynamicRef"):
-            if isinstance(node.get(key), str):
-                total += self._referred(node[key], depth)
+        total = 1 + sum(len(node[key]) for key in _LISTED if isinstance(node.get(key), list))
+        total += sum(self._count(part, depth + 1) for _, part in parts(node))
+        if "$ref" in node:
+            total += self._referred(node["$ref"], depth)
         return self._bounded(total)
 
     def _referred(self, reference: str, depth: int) -> int:
@@ -97,22 +106,38 @@ class _Unfolding:
         return self._known[reference]
 
     def _target(self, reference: str) -> Any:
-        """Return what a JSON pointer points at. Raises ValueError for any other reference."""
-        if reference == "#":
-            return self._root
-        if not reference.startswith("#/"):
-            raise ValueError("a reference that is no pointer into the schema")
-        node: Any = self._root
-        for part in unquote(reference[2:]).split("/"):
-            name = part.replace("~1", "/").replace("~0", "~")
-            try:
-                node = node[int(name)] if isinstance(node, list) else node[name]
-            except (LookupError, TypeError) as error:
-                raise ValueError("a reference that leads nowhere") from error
-        return node
+        return self._places()[reference.rpartition("/")[2]]
+
+    def _stay(self, node: object) -> None:
+        """Raise ValueError where a schema leads back to itself and stays at the same value.
+
+        It says nothing, and the checker would walk every way around: with six definitions that
+        refer to each other two seconds, with seven for hours.
+        """
+        if not isinstance(node, dict):
+            return
+        reference = node.get("$ref")
+        if reference is not None and reference not in self._free:
+            if reference in self._held:
+                raise ValueError("a schema that leads back to itself")
+            self._held.add(reference)
+            self._stay(self._target(reference))
+            self._held.discard(reference)
+            self._free.add(reference)
+        for key, part in parts(node):
+            if key in _STAYING:
+                self._stay(part)
 
     @staticmethod
     def _bounded(count: int) -> int:
         if count > MAX_UNFOLDED:
             raise ValueError("too much to check")
         return count
+
+
+_LISTED = ("enum", "required")
+"""Keywords whose items are compared one by one."""
+_STAYING = frozenset(
+    ["allOf", "anyOf", "dependencies", "dependentSchemas", "else", "if", "not", "oneOf", "then"]
+)
+"""Keywords under which a schema is of the same value; under all others it is of a part of it."""

@@ -7,7 +7,6 @@ say. The brake is here too: it judges this router's own evidence and needs nobod
 import hashlib
 import random
 import secrets
-from collections import OrderedDict
 from collections.abc import Callable
 
 import msgspec
@@ -22,6 +21,7 @@ from weir_router.cycle import Exchange
 from weir_router.dialect import Kind, Refusal, Request
 from weir_router.ledger import Ledger, Ticket
 from weir_router.load import Bounds, Load
+from weir_router.patience import retry_after
 from weir_router.plan import Given, choose, given, plan_for, session_name, traceparent
 from weir_router.reply import Replier, failed_mask, is_bad, lost_mask
 from weir_router.table import Route
@@ -29,8 +29,6 @@ from weir_router.telemetry import Metrics
 from weir_router.upstreams import Upstreams
 from weir_router.walk import Walk
 
-MAX_RECEIPTS = 20_000
-"""Replies that a later label (`/v1/feedback`) can still be given to."""
 JUDGE_EVERY_S = 0.005
 
 
@@ -66,7 +64,6 @@ class Router:
         self._latched: set[tuple[str, str, int]] = set()
         self._in_canary: dict[tuple[str, str, int], set[Walk]] = {}
         self._judged_s: dict[str, float] = {}
-        self._receipts: OrderedDict[str, Ticket] = OrderedDict()
         self._serial = 0
         self._secret = secrets.token_bytes(32)
         self.auditor = Auditor(
@@ -198,7 +195,7 @@ class Router:
         if route is None:
             return self._refuse(exchange, _no_model(request.body.model))
         if self.load.full():
-            return self._refuse(exchange, _OVERLOADED)
+            return self._refuse(exchange, _overloaded(self.load.wait_s(started_s)))
         if not verify.schema_is_usable(request):
             return self._refuse(exchange, _BAD_SCHEMA)
         declared = given(exchange.headers)
@@ -209,6 +206,7 @@ class Router:
             await self._admitted(exchange, route, request, declared, started_s)
         finally:
             self.load.in_flight -= 1
+            self.load.turnover.finished += 1
         return None
 
     def _reply_id(self) -> str:
@@ -349,18 +347,21 @@ class Router:
         if ticket is None:
             return
         self.ledger.settle(ticket, failed, self.clock(), bad)
-        self._receipts[id] = ticket
-        if len(self._receipts) > MAX_RECEIPTS:
-            self._receipts.popitem(last=False)
+        if self.ledger.receipts.keep(id, ticket):
+            self.metrics.count("weir_labels_forgone", (route.key,))
         if failed and position == CANARY:
             self._look(route)
 
     def label(self, id: str, *, harm: bool) -> bool:
         """Take a label for an earlier reply; whether the reply is still known."""
-        ticket = self._receipts.get(id)
+        ticket = self.ledger.receipts.find(id)
         if ticket is None:
             return False
-        self.ledger.label(ticket, harm, self.clock())
+        result = self.ledger.label(ticket, harm, self.clock())
+        policy = ticket.slot.book.policy
+        arm = "canary" if ticket.arm == CANARY else "stable"
+        labels = (f"{policy.namespace}/{policy.name}", arm, result)
+        self.metrics.count("weir_labels", labels)
         return True
 
     def _silent_walk(self, route: Route, position: int, request: Request, given: Given) -> Walk:
@@ -385,8 +386,12 @@ def _no_model(name: str) -> Refusal:
 _BAD_SCHEMA = Refusal(
     400,
     "invalid_json_schema",
-    "response_format.json_schema.schema: saw no valid JSON schema, or one that refers to another"
-    " place or takes too much to check",
+    "response_format.json_schema.schema: saw no valid JSON schema, or one that leads out of itself,"
+    " back to itself at one value, or takes too much to check",
     "response_format",
 )
-_OVERLOADED = Refusal(503, "overloaded", "too many requests in flight", retry_after_s=1)
+
+
+def _overloaded(wait_s: float) -> Refusal:
+    after_s = retry_after(wait_s, random.random())
+    return Refusal(503, "overloaded", "too many requests in flight", retry_after_s=after_s)

@@ -9,8 +9,8 @@ time, and what has two readings is refused. It refuses to know what models are.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -22,14 +22,13 @@ from weir_router.cycle import (
     Exchange,
     Handler,
     Reply,
-    busy,
     place_of,
     refusal,
     unavailable,
     wrong_method,
 )
 from weir_router.headers import header_block
-from weir_router.intake import BETWEEN, BODY, HEAD, Intake, ServerLimits, Settings, Stop
+from weir_router.intake import BETWEEN, BODY, HEAD, Intake, ServerLimits, Settings
 
 __all__ = ["Exchange", "FrontDoor", "Handler", "ServerLimits", "model_protocol"]
 
@@ -45,12 +44,14 @@ def model_protocol(
     *,
     crash: Crash = unavailable,
     access_log: bool = False,
+    crowded: Callable[[], None] = lambda: None,
 ) -> type[HttpToolsProtocol]:
     """Return the class for `uvicorn.Config(http=...)` that answers POST to the handlers' paths.
 
-    `crash` supplies the answer where a handler raised or ended without one.
+    `crash` supplies the answer where a handler raised or ended without one; `crowded` hears of
+    each request that is refused for there are too many connections.
     """
-    settings = Settings(handlers, limits or ServerLimits(), crash, access_log)
+    settings = Settings(handlers, limits or ServerLimits(), crash, access_log, crowded)
     return type("ModelProtocol", (FrontDoor,), {"settings": settings})
 
 
@@ -61,7 +62,6 @@ class FrontDoor(Intake):
     newest left, as uvicorn has it.
     """
 
-    settings: ClassVar[Settings]
     cycle: Any
 
     def __init__(self, *args: Any, **named: Any) -> None:
@@ -87,11 +87,14 @@ class FrontDoor(Intake):
         """Begin to wait for a request's head."""
         super().connection_made(transport)
         self.peer = self.client[0] if self.client else ""
-        self.alarm.set(self.loop.time() + self.limits.header_timeout_s)
+        self._join()
+        wait_s = self.limits.linger_s if self.crowded else self.limits.header_timeout_s
+        self.alarm.set(self.loop.time() + wait_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the requests in flight that their client is gone."""
         self.connections.discard(self)
+        self.settings.crowd -= self.crowded
         self.alarm.stop()
         self.resume_writing()
         self.deaf = True
@@ -159,9 +162,12 @@ class FrontDoor(Intake):
         self._check_load()
         path, query = self._target()
         handler = self.settings.handlers.get(path)
+        if self.crowded:
+            self._check_crowd(handler)
         self.ours = handler is not None
         if handler is None:
             self._hand_to_app()
+            self.cycle.keep_alive &= not self.crowded
         else:
             self._take_in(handler, path, query, old)
         self._begin_body()
@@ -214,12 +220,6 @@ class FrontDoor(Intake):
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((exchange, handler))
-
-    def _check_load(self) -> None:
-        most = self.limit_concurrency
-        if most is not None and (len(self.connections) >= most or len(self.tasks) >= most):
-            self.denial = busy("overloaded", "The router has too much to do. Try again.")
-            raise Stop
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self.active = cycle

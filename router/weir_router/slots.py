@@ -1,10 +1,14 @@
-"""Where a book counts: cells by assignment second, epochs, and sessions.
+"""Where a book counts: cells by time of assignment, epochs, and sessions.
 
 Plain mutable slots, for they are touched twice a request.
 """
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
+
+from weir_core.cells import Line, begin_of
+from weir_core.merging import add
 
 if TYPE_CHECKING:
     from weir_router.book import Book
@@ -32,16 +36,20 @@ class Span:
 
 
 class Slot:
-    """A cell that is still counted in. From `late_s` on what is open has failed."""
+    """A cell that is still counted in. From `late_s` on what is open has failed.
 
-    __slots__ = ("book", "counts", "late_s", "second", "sessions", "span", "state")
+    `joined` is the cell that this one was added to when it was no longer fresh.
+    """
 
-    def __init__(self, book: "Book", span: Span, second: int, late_s: int) -> None:
+    __slots__ = ("begin_s", "book", "counts", "joined", "late_s", "sessions", "span", "state")
+
+    def __init__(self, book: "Book", span: Span, begin_s: float, late_s: float) -> None:
         self.book = book
         self.span = span
-        self.second = second
+        self.begin_s = begin_s
         self.late_s = late_s
         self.counts = [0] * len(span.base)
+        self.joined: Slot | None = None
         self.sessions: list[int] | None = None
         self.state = YOUNG
 
@@ -63,6 +71,35 @@ def holder(span: Span) -> Span:
     while span.joined is not None:
         span = span.joined
     return span
+
+
+def cell(slot: Slot) -> Slot:
+    """Return the cell that holds the counts of `slot` by now."""
+    while slot.joined is not None:
+        slot = slot.joined
+    return slot
+
+
+def join(slots: Iterable[Slot], lines: Sequence[Line]) -> deque[Slot]:
+    """Return cells in order, those that are not fresh any more added to the first of theirs."""
+    kept: deque[Slot] = deque()
+    last: tuple[object, ...] = ()
+    for slot in slots:
+        place = (begin_of(slot.begin_s, lines), slot.late_s, id(holder(slot.span)))
+        if place != last:
+            kept.append(slot)
+            last = place
+        else:
+            _add(slot, kept[-1])
+    return kept
+
+
+def _add(slot: Slot, first: Slot) -> None:
+    slot.joined = first
+    add(first.counts, slot.counts)
+    if slot.sessions is not None:
+        first.sessions = first.sessions or [0] * len(slot.sessions)
+        add(first.sessions, slot.sessions)
 
 
 def row_of(slot: Slot) -> Sequence[int]:

@@ -24,6 +24,7 @@ from weir_core.rollout import (
 )
 from weir_core.sequential import fingerprint
 from weir_core.snapshot import Monitoring, RolloutPolicy, RoutePolicy
+from weir_router.disk import write_whole
 
 FORMAT: Literal[1] = 1
 MAX_EVENTS = 50
@@ -38,7 +39,10 @@ class Happened(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SavedRoute(msgspec.Struct, frozen=True, kw_only=True):
-    """One route's last good policy and where its rollout stands; `gone` left the config."""
+    """One route's last good policy and where its rollout stands; `gone` left the config.
+
+    `conditions` gives status and lastTransitionTime of each condition, by its type.
+    """
 
     uid: str
     namespace: str
@@ -52,6 +56,7 @@ class SavedRoute(msgspec.Struct, frozen=True, kw_only=True):
     file: str = ""
     gone: bool = False
     gone_since_s: float = 0.0
+    conditions: dict[str, tuple[str, str]] = {}
 
 
 class Saved(msgspec.Struct, frozen=True, kw_only=True):
@@ -177,25 +182,5 @@ class StateFile:
         data = msgspec.json.encode(saved)
         with self._lock:
             if turn > self._written:
-                self._replace(data)
+                write_whole(self.path, data)
                 self._written = turn
-
-    def _replace(self, data: bytes) -> None:
-        beside = self.path.with_name(self.path.name + ".new")
-        file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(file, view) :]
-            os.fsync(file)
-        finally:
-            os.close(file)
-        beside.replace(self.path)
-        self._sync_folder()
-
-    def _sync_folder(self) -> None:
-        folder = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

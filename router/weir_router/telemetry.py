@@ -166,6 +166,16 @@ _COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "weir_audits": ("Audits by result", ("route", "result")),
     "weir_audit_cost": ("Cost of audits, in price units", ("route",)),
+    "weir_labels": (
+        "Labels by what became of them: held until their window is over, fine, late, again, unused",
+        ("route", "arm", "result"),
+    ),
+    "weir_labels_forgone": (
+        "Replies that could no longer be labelled, for too many came after them",
+        ("route",),
+    ),
+    "weir_connections_refused": ("Requests refused for there were too many connections", ()),
+    "weir_accept_failures": ("Times that the system had no room for one more connection", ()),
     "weir_refused": ("Requests refused before the draw", ("code",)),
     "weir_brake_trips": ("Brakes tripped by this router", ("route", "suspect")),
 }
@@ -177,4 +187,5 @@ _GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "weir_backend_ejected": ("1 while a backend gets probes only", ("backend", "identity")),
     "weir_canary_weight": ("Share of new requests drawn for the canary", ("route",)),
     "weir_evidence_log_e": ("Evidence of harm, natural log of E", ("route",)),
+    "weir_feed_connected": ("1 while the operator is heard", ()),
 }

@@ -12,6 +12,7 @@ import msgspec
 
 from weir_core.snapshot import Backend, FailureCause, Limits
 from weir_router.client import ClientLimits, Pool
+from weir_router.resolve import Resolver
 
 EJECT_AFTER = 5
 """Failures in a row that eject a backend."""
@@ -21,17 +22,28 @@ _EJECTING: frozenset[FailureCause] = frozenset(
 )
 
 
-Turned = Callable[[Backend, bool], None]
-"""Hears of a backend that was ejected (True) or is back (False)."""
+Turned = Callable[[Backend, str], None]
+"""Hears of a backend that was ejected, and why, or is back ("")."""
+
+
+class Ejection(msgspec.Struct, frozen=True, kw_only=True):
+    """A backend that gets probes only; `since_s` is seconds since the epoch."""
+
+    backend: Backend
+    cause: str
+    failures: int
+    since_s: float
 
 
 class Upstream:
     """One backend identity: its connections, its headers, its recent failures."""
 
     __slots__ = (
+        "_cause",
         "_ejected_until_s",
         "_failures",
         "_probing",
+        "_since_s",
         "_turned",
         "backend",
         "headers",
@@ -43,7 +55,7 @@ class Upstream:
         backend: Backend,
         pool: Pool,
         headers: Callable[[], list[tuple[bytes, bytes]]],
-        turned: Turned = lambda backend, ejected: None,
+        turned: Turned = lambda backend, why: None,
     ) -> None:
         self.backend = backend
         self.pool = pool
@@ -52,6 +64,20 @@ class Upstream:
         self._failures = 0
         self._ejected_until_s = 0.0
         self._probing = False
+        self._cause = ""
+        self._since_s = 0.0
+
+    @property
+    def ejection(self) -> Ejection | None:
+        """Why and since when it gets probes only; None while it is well."""
+        if self._failures < EJECT_AFTER:
+            return None
+        return Ejection(
+            backend=self.backend,
+            cause=self._cause,
+            failures=self._failures,
+            since_s=self._since_s,
+        )
 
     def available(self, now_s: float) -> bool:
         """Return whether a call may be tried; an ejected backend lets one probe through."""
@@ -62,22 +88,30 @@ class Upstream:
         self._probing = True
         return True
 
+    def back_in_s(self, now_s: float) -> float:
+        """Return in how many seconds an ejected backend is tried again, 0 for one that is well."""
+        if self._failures < EJECT_AFTER:
+            return 0.0
+        return max(self._ejected_until_s - now_s, 0.0)
+
     def succeeded(self) -> None:
         """Forget the failures: the backend answered."""
         if self._failures >= EJECT_AFTER:
-            self._turned(self.backend, False)
+            self._turned(self.backend, "")
         self._failures = 0
         self._probing = False
 
-    def failed(self, cause: str, now_s: float) -> None:
+    def failed(self, cause: str, now_s: float, detail: str = "") -> None:
         """Count a failure in a row; the ejection doubles up to its bound."""
         self._probing = False
         if cause not in _EJECTING:
             return
         self._failures += 1
+        self._cause = cause
         beyond = self._failures - EJECT_AFTER
         if beyond == 0:
-            self._turned(self.backend, True)
+            self._since_s = now_s
+            self._turned(self.backend, f"{cause}: {detail}" if detail else cause)
         if beyond >= 0:
             self._ejected_until_s = now_s + min(EJECT_MIN_S * 2 ** min(beyond, 10), EJECT_MAX_S)
 
@@ -111,10 +145,11 @@ class Keys:
 class Upstreams:
     """Every backend identity that the table names; pools of those gone are closed."""
 
-    def __init__(self, keys: Keys, turned: Turned = lambda backend, ejected: None) -> None:
+    def __init__(self, keys: Keys, turned: Turned = lambda backend, why: None) -> None:
         self._keys = keys
         self._turned = turned
         self._by_identity: dict[str, Upstream] = {}
+        self._resolver = Resolver()
 
     def get(self, backend: Backend) -> Upstream:
         """Return the upstream of a backend, made on first use."""
@@ -133,9 +168,19 @@ class Upstreams:
         for identity in [name for name in self._by_identity if name not in backends]:
             self._by_identity.pop(identity).pool.close()
 
+    def ejected(self) -> tuple[Ejection, ...]:
+        """Return the backends that are out now."""
+        found = (upstream.ejection for upstream in self._by_identity.values())
+        return tuple(one for one in found if one is not None)
+
     def _make(self, backend: Backend, limits: Limits) -> Upstream:
         context = ssl.create_default_context() if backend.url.startswith("https:") else None
-        pool = Pool(backend.url, limits=ClientLimits(upstream=limits), ssl_context=context)
+        pool = Pool(
+            backend.url,
+            limits=ClientLimits(upstream=limits),
+            ssl_context=context,
+            resolve=self._resolver,
+        )
         upstream = Upstream(backend, pool, self._headers(backend.key), self._turned)
         self._by_identity[backend.identity] = upstream
         return upstream

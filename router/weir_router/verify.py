@@ -33,6 +33,23 @@ def first_refusal(checks: Sequence[Check], answer: Answer, request: Request) -> 
     return ""
 
 
+def first_refusal_of_prefix(checks: Sequence[Check], answer: Answer, request: Request) -> str:
+    """Return the name of the first check that does not accept an answer's first tokens, or "".
+
+    What a prefix cannot show is unknown, and an unknown never passes: what must match has to
+    match within it, and a Schema is never met. A choice that has ended is judged as a whole.
+    """
+    for check in checks:
+        judge, whole = _PREFIX_CHECKS.get(check.type), _CHECKS[check.type]
+        for choice in answer.choices:
+            if choice.finish:
+                if not whole(check, choice, request.body):
+                    return check.name
+            elif judge is None or not judge(check, choice, request.body):
+                return check.name
+    return ""
+
+
 def passes(check: Check, answer: Answer, request: Request) -> bool:
     """Return whether every choice of the answer passes the check."""
     judge = _CHECKS[check.type]
@@ -44,7 +61,12 @@ def passes(check: Check, answer: Answer, request: Request) -> bool:
 
 def _finish(check: Check, choice: Choice, body: Body) -> bool:
     """Not cut off, not empty, not a refusal."""
-    if choice.finish not in _FINISHED or choice.refusal:
+    return choice.finish in _FINISHED and _finish_of_prefix(check, choice, body)
+
+
+def _finish_of_prefix(check: Check, choice: Choice, body: Body) -> bool:
+    """Not empty, not a refusal; whether it will be cut off is not known yet."""
+    if choice.refusal:
         return False
     if choice.tool_calls:
         return True
@@ -160,6 +182,19 @@ _CHECKS: dict[str, Callable[[Check, Choice, Body], bool]] = {
     "Pattern": _pattern,
     "Confidence": _confidence,
 }
+_PREFIX_CHECKS: dict[str, Callable[[Check, Choice, Body], bool]] = {
+    "Finish": _finish_of_prefix,
+    "Pattern": _pattern,
+    "Confidence": _confidence,
+}
+
+
+def compile_check(check: Check) -> None:
+    """Compile all that a check needs. Raises re2.error or KeyError for one that can never work."""
+    for pattern in filter(None, (check.must_match, check.must_not_match)):
+        _regex(pattern)
+    for name, _ in check.calibration.features if check.calibration else ():
+        _FEATURES[name]
 
 
 def logprobs_wanted(checks: Sequence[Check]) -> int:

@@ -5,6 +5,7 @@ client went away, or a brake recalls it to stable.
 """
 
 import asyncio
+import math
 from collections.abc import Callable
 
 from weir_core.cascade import State, begin, step
@@ -19,22 +20,27 @@ from weir_core.turns import (
     Fail,
     Failed,
     FirstBytes,
+    Held,
+    Hold,
     Plan,
     Recalled,
     Reply,
     Verified,
     Verify,
 )
-from weir_router import calls, client, verify
-from weir_router.answer import Answer, read_stream
+from weir_router import calls, verify
+from weir_router.answer import Answer
 from weir_router.calls import Context, Trouble
-from weir_router.dialect import PATHS, Request, upstream_body
+from weir_router.dialect import Ask, Request
 from weir_router.load import Load
 from weir_router.plan import Given
-from weir_router.relay import Relay
+from weir_router.streaming import Inflow, inflow, open_stream
 from weir_router.table import Arm, Route
 from weir_router.telemetry import Metrics
 from weir_router.upstreams import Upstream, Upstreams
+
+MOST_TOLD = 160
+"""Characters of one call's trouble that a client is told."""
 
 
 class Sink:
@@ -50,22 +56,24 @@ class Sink:
 
 
 class Walk:
-    """One request's calls. After run(): `state`, the last action `end`, and the answer."""
+    """One request's calls. After run(): `state`, the last action `end`, and the answer.
+
+    `tried` says of each call that gave no accepted answer whom it asked and what came of it;
+    `wait_s` is the shortest time after which one of them may answer, infinite while none failed.
+    """
 
     __slots__ = (
         "_asking",
         "_commit_sink",
         "_escalating",
+        "_inflow",
         "_interrupt",
         "_keep",
         "_load",
         "_metrics",
         "_moving",
         "_recalled_to",
-        "_relay",
-        "_stream",
         "_task",
-        "_unsent",
         "_upstreams",
         "answer",
         "answered_by",
@@ -80,7 +88,9 @@ class Walk:
         "route",
         "rule",
         "state",
+        "tried",
         "trouble",
+        "wait_s",
     )
 
     def __init__(
@@ -115,6 +125,8 @@ class Walk:
         self.answered_by: Call | None = None
         """The call that `answer` came from; a later one may have failed."""
         self.trouble: Trouble | None = None
+        self.tried: tuple[str, ...] = ()
+        self.wait_s = math.inf
         self._upstreams = upstreams
         self._metrics = metrics
         self._load = load
@@ -125,11 +137,9 @@ class Walk:
         self._task: asyncio.Task[None] | None = None
         self._interrupt: Event | None = None
         self._recalled_to: Arm | None = None
-        self._unsent = b""
         self._asking: Upstream | None = None
         """Asked, and not yet told how it went."""
-        self._stream: client.Stream | None = None
-        self._relay: Relay | None = None
+        self._inflow: Inflow | None = None
 
     def gone(self) -> None:
         """Stop: nobody waits for the reply any more."""
@@ -193,10 +203,14 @@ class Walk:
                 return await self._call(action)  # type: ignore[arg-type]
             if kind is Verify:
                 return self._verify(action)  # type: ignore[arg-type]
+            if kind is Hold:
+                return await self._hold(action)  # type: ignore[arg-type]
             if kind is Commit:
                 assert self._commit_sink is not None
                 self._commit_sink.commit(self)
-            elif kind is not Cancel:
+            elif kind is Cancel:
+                self._cut()
+            else:
                 self.end = action  # type: ignore[assignment]
                 return None
         return await self._pump()
@@ -207,13 +221,15 @@ class Walk:
             self._escalating = self.arm.name
             self._load.escalating[self._escalating] += 1
         upstream = self._upstreams.get(call.backend)
-        if not upstream.available(self.clock()):
+        now_s = self.clock()
+        if not upstream.available(now_s):
             self._count("ejected")
-            return Failed(call.id, self.clock(), "Connect", asked=False)
+            self._note("resting after failures", upstream.back_in_s(now_s))
+            return Failed(call.id, now_s, "Connect", asked=False)
         self._asking = upstream
         ask = self.arm.ask(call.tier, call.backend, max_tokens=call.max_tokens, stream=call.stream)
         if call.stream:
-            return await self._open(call, upstream, upstream_body(self.request, ask))
+            return await self._open(call, upstream, ask)
         found = await calls.fetch(upstream, self.request, ask, self.context, call.timeout_ms)
         return self._answered(found)
 
@@ -234,11 +250,12 @@ class Walk:
             return Answered(call.id, now_s, cost_pico or state.reserved_pico)
         assert isinstance(found, Trouble)
         if self._is_to_blame(found):
-            upstream.failed(found.cause, now_s)
+            upstream.failed(found.cause, now_s, found.detail[:MOST_TOLD])
         else:
             upstream.released()
         self.trouble = found
         self._count(found.cause)
+        self._note_trouble(found, upstream, now_s)
         may_move = self._may_move()
         return Failed(call.id, now_s, found.cause, found.status, found.billed, may_move)
 
@@ -253,7 +270,7 @@ class Walk:
         assert self.call is not None
         behaviour = self.arm.behaviour
         usual_ms = behaviour.tiers[self.call.tier].timeout_ms or behaviour.deadline_ms
-        began = self._relay is not None and self._relay.started
+        began = self._inflow is not None and self._inflow.started
         return not began and self.call.timeout_ms * 2 >= usual_ms
 
     def _may_move(self) -> bool:
@@ -275,7 +292,6 @@ class Walk:
         self._metrics.count("weir_attempts", labels)
 
     def _verify(self, action: Verify) -> Event:
-        assert self.answer is not None
         assert self.call is not None
         tier = self.arm.behaviour.tiers[action.tier]
         checks = tier.accept
@@ -284,10 +300,18 @@ class Walk:
             for check in checks:
                 if check.type == "Confidence":
                     return self._refused(action, check.name)
-        return self._refused(action, verify.first_refusal(checks, self.answer, self.request))
+        if not action.prefix:
+            assert self.answer is not None
+            return self._refused(action, verify.first_refusal(checks, self.answer, self.request))
+        assert self._inflow is not None
+        held, self._inflow.prefix = self._inflow.prefix, None
+        if held is None:  # It could not be read.
+            return self._refused(action, checks[0].name)
+        return self._refused(action, verify.first_refusal_of_prefix(checks, held, self.request))
 
     def _refused(self, action: Verify, name: str) -> Event:
         if name:
+            self._note(f"not accepted by {name!r}", 1.0)
             tier = self.arm.behaviour.tiers[action.tier].name
             labels = (self.route.key, self.arm.revision, tier, name)
             self._metrics.count("weir_escalations", labels)
@@ -302,97 +326,66 @@ class Walk:
 
     # Streams.
 
-    async def _open(self, call: Call, upstream: Upstream, body: bytes) -> Event:
-        self._relay = None
-        fields = calls.headers(upstream, self.context, call.timeout_ms)
-        stream = await upstream.pool.open(
-            b"POST", PATHS[self.request.kind], fields, body, timeout_ms=call.timeout_ms
-        )
-        if isinstance(stream, client.Failure):
-            return self._answered(Trouble(stream.cause, 0, stream.sent, stream.detail))
-        self._stream = stream
-        if stream.status != 200:
-            return self._answered(await calls.refused_stream(stream))
-        if calls.content_type(stream.headers) != b"text/event-stream":
-            self._close_stream()
-            return self._answered(Trouble("ServerError", 200, True, "not an event stream"))
-        early = not self.arm.behaviour.tiers[call.tier].accept
-        keep = self._keep or not (early or self.arm.behaviour.commit == "FirstToken")
-        strip = not self.request.wants_usage
-        self._relay = Relay(strip_usage=strip, keep=keep)
-        return await self._first_bytes(call)
-
-    async def _first_bytes(self, call: Call) -> Event:
-        """Read until the first event; keep what came for after the commit."""
-        assert self._relay is not None
-        out = b""
-        while not self._relay.started:
-            chunk = await self._read()
-            if isinstance(chunk, Trouble):
-                return self._answered(chunk)
-            out += chunk
-        self._unsent = out
+    async def _open(self, call: Call, upstream: Upstream, ask: Ask) -> Event:
+        self._inflow = None
+        stream = await open_stream(upstream, self.request, ask, self.context, call)
+        if isinstance(stream, Trouble):
+            return self._answered(stream)
+        behaviour = self.arm.behaviour
+        self._inflow = inflow(stream, self.request, ask, behaviour, call.tier, keep=self._keep)
+        trouble = await self._inflow.begin()
+        if trouble is not None:
+            return self._answered(trouble)
         return FirstBytes(call.id, self.clock())
-
-    async def _read(self) -> bytes | Trouble:
-        """Return what one read gives to the client, b"" when nothing yet, Trouble at a break."""
-        stream, relay = self._stream, self._relay
-        assert stream is not None
-        assert relay is not None
-        chunk = await stream.read()
-        if isinstance(chunk, client.Failure):
-            return Trouble(chunk.cause, 0, True, chunk.detail)
-        if not chunk:
-            return Trouble("BrokenStream", 200, True, "the stream ended without [DONE]")
-        out = relay.feed(chunk)
-        if relay.broken:
-            return Trouble("BrokenStream", 200, True, relay.broken)
-        return out
 
     async def _pump(self) -> Event:
         """Relay (committed) or gather (not yet) the rest of the stream."""
-        assert self._relay is not None
-        assert self._stream is not None
+        assert self._inflow is not None
         assert self.state is not None
-        committed = self.state.committed
-        out: bytes | Trouble = self._unsent
-        while True:
-            if isinstance(out, Trouble):
-                return self._answered(out)
-            if committed and out:
-                assert self._commit_sink is not None
-                await self._commit_sink.write(out)
-            if self._relay.done:
-                await calls.let_end(self._stream)
-                return self._stream_answered()
-            out = await self._read()
+        write = None
+        if self.state.committed:
+            assert self._commit_sink is not None
+            write = self._commit_sink.write
+            if not self._keep:
+                self._inflow.forget()
+        return self._answered(await self._inflow.run(write))
 
-    def _stream_answered(self) -> Event:
-        relay, call = self._relay, self.call
-        assert relay is not None
-        assert call is not None
-        assert self.state is not None
-        self._close_stream()
-        if relay.kept and not relay.overflowed:
-            wants = any(tier.accept for tier in self.arm.behaviour.tiers)
-            found = read_stream(self.request.kind, bytes(relay.kept), logprobs=wants)
-            if found is None and not self.state.committed:
-                return self._answered(Trouble("ServerError", 200, True, "no completion"))
-            if found is not None:
-                return self._answered(found)
-        if relay.overflowed and not self.state.committed:
-            too_long = Trouble("BrokenStream", 200, True, "too long to verify", blames=False)
-            return self._answered(too_long)
-        return self._answered(Answer(choices=(), usage=relay.usage, raw=b""))
+    async def _hold(self, action: Hold) -> Event:
+        """Gather the first tokens of a stream; all of it where no more than these come."""
+        assert self._inflow is not None
+        ended = await self._inflow.hold(action.tokens, self.request.body.n or 1)
+        if ended is not None:
+            return self._answered(ended)
+        return Held(action.id, self.clock())
+
+    def _cut(self) -> None:
+        """Want no more of a call that answered well so far, unless it was let go before."""
+        if self._asking is not None:
+            self._asking.succeeded()
+            self._asking = None
+            self._count("cut")
+            self._stop_moving()
+        self._let_go()
 
     def _let_go(self) -> None:
         """Ask no more; a call that was cut off tells nothing of its backend."""
-        self._close_stream()
+        if self._inflow is not None:
+            self._inflow.close()
         if self._asking is not None:
             self._asking.released()
             self._asking = None
 
-    def _close_stream(self) -> None:
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
+    # What a client is told of calls that gave him nothing.
+
+    def _note_trouble(self, trouble: Trouble, upstream: Upstream, now_s: float) -> None:
+        wait_s = trouble.retry_after_s or upstream.back_in_s(now_s)
+        if trouble.cause == "Overload" and not wait_s and not trouble.status:
+            wait_s = upstream.pool.wait_s(now_s)
+        detail = trouble.detail.removeprefix(f"{upstream.pool.name}: ")[:MOST_TOLD]
+        self._note(f"{trouble.cause}: {detail}" if detail else trouble.cause, wait_s or 1.0)
+
+    def _note(self, what: str, wait_s: float) -> None:
+        assert self.call is not None
+        tier = self.arm.behaviour.tiers[self.call.tier].name
+        self.tried = (*self.tried, f"{tier} on {self.call.backend.name} ({what})")
+        self.wait_s = min(self.wait_s, wait_s)

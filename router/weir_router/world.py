@@ -6,7 +6,9 @@ import msgspec
 
 from weir_core.compile import Compiled, compile_world
 from weir_core.errors import Problem
+from weir_core.history import find
 from weir_core.manifests import parse
+from weir_core.reach import backends_of
 from weir_core.resources import ModelBackend, ModelRoute, Resource, key_of
 from weir_router.folder import Folder
 from weir_router.standing import SavedRoute
@@ -29,14 +31,39 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
             return True
         return _is_broken(key, route, self.problems)
 
+    def problems_of(self, key: str, route: SavedRoute) -> tuple[Problem, ...]:
+        """Return why a route is not what its manifests want: of one that could not be read,
+        also what is wrong with its file or folder.
+        """
+        unread = key not in self.files
+        return tuple(
+            problem
+            for problem in self.problems
+            if problem.object == f"ModelRoute {key}" or (unread and _may_break(key, route, problem))
+        )
+
+    def problems_near(self, key: str, route: SavedRoute) -> tuple[Problem, ...]:
+        """Return the problems of a route, and those of the backends that it calls."""
+        names = {
+            backend.name
+            for revision in (route.state.stable, route.state.canary)
+            if (record := find(route.state.records, revision)) is not None
+            for _, backend in backends_of(record.revision.behaviour)
+        }
+        titles = {f"ModelBackend {route.namespace}/{name}" for name in names}
+        called = (problem for problem in self.problems if problem.object in titles)
+        return tuple(dict.fromkeys((*self.problems_of(key, route), *called)))
+
 
 def _is_broken(key: str, route: SavedRoute, problems: Iterable[Problem]) -> bool:
-    title = f"ModelRoute {key}"
-    return any(
-        problem.object == title
+    return any(_may_break(key, route, problem) for problem in problems)
+
+
+def _may_break(key: str, route: SavedRoute, problem: Problem) -> bool:
+    return (
+        problem.object == f"ModelRoute {key}"
         or problem.object.startswith("folder ")
         or _file(problem) == route.file
-        for problem in problems
     )
 
 
@@ -74,6 +101,7 @@ def gather(
         },
         since={key: route.created_s for key, route in serving.items()},
         claimed=claimed,
+        place=parsed.place,
     )
     keyless = _keyless(parsed.resources, has_key)
     later = tuple(parsed.placed(problem) for problem in (*compiled.problems, *keyless))

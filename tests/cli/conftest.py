@@ -2,18 +2,21 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 import pytest
 
-from support.rollouts import HARM, Course, hold, judged, pause, rolled_back, started, weight
+from support.rollouts import HARM, A, B, Course, hold, judged, pause, rolled_back, started, weight
+from support.routes import LARGE, SMALL, behaviour
 from weir_cli.__main__ import main as weir
 from weir_core.errors import Problem
 from weir_core.evidence import Judgement, ObjectiveJudgement
+from weir_core.snapshot import Backend, Objective, Revision
 from weir_core.status import Observed, route_status
 
 Told = dict[str, Any]
@@ -44,6 +47,10 @@ QUIET = (
     objective("leaks", event="Violation", failed=(0, 0), ratio=0.0, low=0.0, high=1e9),
     objective("load", event="Escalated", mode="Hold", log_e=-9.0, failed=(400, 19), ratio=0.9),
 )
+OBJECTIVES = tuple(
+    Objective(name=one.name, event=one.event, mode=one.mode, max_rate=0.05)  # type: ignore[arg-type]
+    for one in QUIET
+)
 LOUD = (
     objective("errors", log_e=6.1, verdict="Harm", suspect=True, failed=(30, 9), ratio=5.7),
     *QUIET[1:],
@@ -51,7 +58,11 @@ LOUD = (
 
 
 def told_of(
-    course: Course, judgement: Judgement | None = None, problems: tuple[Problem, ...] = ()
+    course: Course,
+    judgement: Judgement | None = None,
+    problems: tuple[Problem, ...] = (),
+    ejected: Mapping[str, str] = MappingProxyType({}),
+    actual_weight_bp: float | None = None,
 ) -> Told:
     """Return what GET /weir/v1/routes/llm/assistant says of a rollout."""
     observed = Observed(
@@ -61,12 +72,17 @@ def told_of(
         routers_in_sync=1,
         judgement=judgement,
         problems=problems,
+        objectives=OBJECTIVES,
+        ejected=dict(ejected),
+        actual_weight_bp=actual_weight_bp,
     )
     return {
         "namespace": "llm",
         "name": "assistant",
         "modelNames": ["assistant"],
         "status": route_status(course.state, observed, now_s=course.now_s),
+        "problems": [problem.sentence() for problem in problems],
+        "backends": [called(SMALL, "small", ejected), called(LARGE, "large", ejected)],
         "events": [
             {
                 "at": course.now_s,
@@ -91,6 +107,20 @@ def told_of(
             }
             for one in course.state.records
         ],
+    }
+
+
+def called(backend: Backend, tier_name: str, ejected: Mapping[str, str]) -> Told:
+    cause = ejected.get(backend.identity)
+    out = {"cause": cause, "failures": 7, "since": NOW_S - 12} if cause else None
+    return {
+        "name": backend.name,
+        "identity": backend.identity,
+        "url": backend.url,
+        "model": backend.model,
+        "arms": ["stable"],
+        "parts": [f"tier {tier_name}"],
+        "ejected": out,
     }
 
 
@@ -122,6 +152,30 @@ def progressing() -> Told:
     )
     course.tell(judgement=quiet)
     return told_of(course, quiet)
+
+
+def held() -> Told:
+    """A canary that changes much, and a stable that is no better."""
+    course = Course()
+    course.tell(target=Revision(name=A.name, behaviour=behaviour(), content="a"))
+    changed = behaviour(
+        deadline_ms=9_000,
+        max_attempts=2,
+        on_exhausted="ReturnLast",
+        commit="FirstToken",
+    )
+    course.tell(target=Revision(name=B.name, behaviour=changed, content="b"))
+    unwell = judged(canary=300, holds=("StableUnhealthy",), objectives=QUIET)
+    course.tell(judgement=unwell)
+    return told_of(course, unwell, actual_weight_bp=512.0)
+
+
+def outage() -> Told:
+    """No backend is left."""
+    course = Course()
+    course.tell(target=Revision(name=A.name, behaviour=behaviour(), content="a"))
+    course.tell()
+    return told_of(course, ejected={"small-1": "Connect", "large-1": "Timeout"})
 
 
 def paused() -> Told:
@@ -160,6 +214,8 @@ SCENES: dict[str, Callable[[], Told]] = {
     "healthy": healthy,
     "progressing": progressing,
     "paused": paused,
+    "held": held,
+    "outage": outage,
     "degraded": degraded,
     "harmed": harmed,
     "broken": broken,
@@ -185,6 +241,7 @@ class Management:
     url: str = ""
     routes: dict[str, Told] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    ejected: list[Told] = field(default_factory=list)
     acknowledgement: Told = field(default_factory=lambda: {"result": "Done", "message": "ok"})
     explanation: Told = field(default_factory=dict)
     asked: list[Told] = field(default_factory=list)
@@ -195,7 +252,7 @@ class Management:
             self.asked.append({"path": path, **content})
         if path == "/weir/v1/status":
             routes = {key: told["status"] for key, told in self.routes.items()}
-            return 200, {"routes": routes, "problems": self.problems}
+            return 200, {"routes": routes, "problems": self.problems, "ejected": self.ejected}
         if path == "/weir/v1/explain":
             return 200, self.explanation
         if not path.startswith("/weir/v1/routes/"):

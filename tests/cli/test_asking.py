@@ -47,10 +47,60 @@ def test_get_wide_adds_the_message(ask, one_route):
     assert "87 of 200 canary requests" in line
 
 
+def test_get_wide_tells_what_a_canary_changes(ask, management, scenes):
+    management.routes = {KEY: scenes["held"]()}
+    line = ask("get", "-o", "wide").out.splitlines()[1]
+    assert line.endswith("; onExhausted: ReturnError → ReturnLast")
+    assert "it changes deadline: 30s → 9s; " in line
+    assert "5.12%" in line.split()
+
+
+NAMED = (
+    ("assistant",),
+    ("routes", "assistant"),
+    ("route", "assistant"),
+    ("route/assistant",),
+    (KEY,),
+    ("modelroutes", KEY),
+    ("mroute", "assistant"),
+    ("modelroutes.inference.weir.dev/assistant",),
+)
+
+
+@pytest.mark.parametrize("words", NAMED, ids=" ".join)
+def test_get_takes_a_name_as_kubectl_does(ask, management, scenes, words):
+    management.routes = {KEY: scenes["healthy"](), "llm/other": scenes["paused"]()}
+    lines = ask("get", *words).out.splitlines()
+    assert [line.split()[0] for line in lines] == ["NAME", "assistant"]
+
+
+def test_get_takes_several_names(ask, management, scenes):
+    management.routes = {f"llm/{name}": scenes["healthy"]() for name in "abc"}
+    assert ask("get", "a", "c", "-o", "name").out == (
+        "modelroute.inference.weir.dev/a\nmodelroute.inference.weir.dev/c\n"
+    )
+
+
+def test_get_of_an_unknown_name_ends_with_1(ask, one_route):
+    ran = ask("get", "pods")
+    assert (ran.code, ran.err) == (1, "weir: no route pods; there is llm/assistant\n")
+
+
 @pytest.mark.parametrize(("shape", "read"), [("json", json.loads), ("yaml", yaml.safe_load)])
-def test_get_gives_data_for_scripts(ask, one_route, shape, read):
-    told = read(ask("get", "routes", "assistant", "-o", shape).out)
-    assert told["routes"][KEY] == one_route.routes[KEY]["status"]
+def test_get_gives_objects_as_kubectl_does(ask, one_route, shape, read):
+    wanted = {
+        "apiVersion": "inference.weir.dev/v1alpha1",
+        "kind": "ModelRoute",
+        "metadata": {"namespace": "llm", "name": "assistant"},
+        "status": one_route.routes[KEY]["status"],
+    }
+    assert read(ask("get", "routes", "assistant", "-o", shape).out) == wanted
+    told = read(ask("get", "-o", shape).out)
+    assert (told["kind"], told["items"]) == ("List", [wanted])
+
+
+def test_no_routes_as_json_are_an_empty_list(ask, management):
+    assert json.loads(ask("get", "-o", "json").out)["items"] == []
 
 
 def test_problems_of_the_configuration_go_to_standard_error(ask, one_route):
@@ -58,6 +108,15 @@ def test_problems_of_the_configuration_go_to_standard_error(ask, one_route):
     ran = ask("get")
     assert ran.err == "problem: a.yaml:3: ModelRoute llm/b: saw x, wanted y\n"
     assert "problem" not in ran.out
+
+
+def test_backends_that_are_out_go_to_standard_error(ask, one_route, monkeypatch):
+    monkeypatch.setattr("time.time", lambda: 10_000.0)
+    why = {"cause": "Connect", "failures": 6, "since": 9_988.0}
+    one_route.ejected = [{"name": "small", "url": "http://a:1", "ejected": why}]
+    assert ask("get").err == (
+        "problem: backend small: out for 12s (Connect, 6 failures in a row; http://a:1)\n"
+    )
 
 
 def test_age_is_shown_where_the_server_knows_it(ask, one_route, monkeypatch):
@@ -100,7 +159,7 @@ def test_describe_tells_all_parts(ask, one_route):
         assert f"{part}" in out
     objective = next(line for line in out.splitlines() if line.startswith("  ttft"))
     assert "  ".join(objective.split()) == (
-        "ttft  Slow  Enforce  4/87  40/1650  1.9  (0.6–5.1)  4.5  2.7  NoHarmYet"
+        "ttft  Slow  Enforce  4/87  40/1650  1.9  (0.6–5.1)  4.5  2.7  677  NoHarmYet"
     )
     assert "Saved 68% against always large (0.178 instead of 0.558)" in out
 
@@ -120,6 +179,58 @@ def test_describe_tells_why_it_rolled_back(ask, management, scenes):
     assert "Evidence:\n" not in out.partition("Last rollback:")[0]
 
 
+def test_describe_tells_what_is_wrong(ask, management, scenes):
+    management.routes = {KEY: scenes["broken"]()}
+    problems = part_of(ask("describe", KEY).out, "Problems")
+    assert problems.startswith("  route.yaml:12: ModelRoute llm/assistant: ")
+
+
+def test_describe_tells_which_backends_are_out(ask, management, scenes, monkeypatch):
+    monkeypatch.setattr("time.time", lambda: 1_234.0)
+    management.routes = {KEY: scenes["outage"]()}
+    out = ask("describe", KEY).out
+    rows = [line.split(maxsplit=5) for line in part_of(out, "Backends").splitlines()[1:]]
+    assert [(row[0], row[5]) for row in rows] == [
+        ("small", "out for 12s (Connect, 7 failures in a row; http://127.0.0.1:1)"),
+        ("large", "out for 12s (Timeout, 7 failures in a row; http://127.0.0.1:2)"),
+    ]
+    ready = next(line for line in out.splitlines() if line.startswith("  Ready "))
+    assert ready.split()[1:3] == ["False", "NoHealthyBackend"]
+
+
+def test_describe_tells_all_that_a_canary_changes(ask, management, scenes):
+    management.routes = {KEY: scenes["held"]()}
+    changes = part_of(ask("describe", KEY).out, "Changes, canary against stable")
+    assert changes.splitlines()[0] == "  deadline: 30s → 9s"
+    assert len(changes.splitlines()) == 4
+
+
+def test_describe_tells_why_it_stands_still(ask, management, scenes):
+    management.routes = {KEY: scenes["held"]()}
+    line = next(one for one in ask("describe", KEY).out.splitlines() if "Stands still" in one)
+    assert "it goes on some minutes after stable is well again" in line
+
+
+def test_describe_says_nothing_of_a_coverage_that_is_not_known(ask, management, scenes):
+    told = scenes["progressing"]()
+    told["status"]["evidence"]["coverage"] = ""
+    management.routes = {KEY: told}
+    assert "  Coverage:       –\n" in ask("describe", KEY).out
+
+
+def test_describe_of_an_older_server_leaves_out_what_it_does_not_tell(ask, management, scenes):
+    told = scenes["progressing"]()
+    del told["problems"], told["backends"], told["status"]["standstill"]
+    del told["status"]["canary"]["changes"]
+    management.routes = {KEY: told}
+    assert ask("describe", KEY).code == ask("watch", KEY, "--once").code == 0
+    assert "Backends:" not in ask("describe", KEY).out
+
+
+def part_of(out, title):
+    return out.partition(f"{title}:\n")[2].partition("\n\n")[0]
+
+
 # watch
 
 
@@ -137,6 +248,16 @@ def test_watch_needs_no_name_when_there_is_one_route(ask, one_route):
 def test_watch_of_several_routes_is_the_list(ask, management, scenes):
     management.routes = {"llm/a": scenes["healthy"](), "llm/b": scenes["paused"]()}
     assert len(ask("watch", "--once").out.splitlines()) == 3
+
+
+def test_watch_of_several_routes_tells_what_is_wrong(ask, management, scenes):
+    management.routes = {"llm/a": scenes["healthy"](), "llm/b": scenes["paused"]()}
+    management.problems = ["a.yaml:3: x"]
+    why = {"cause": "Connect", "failures": 6, "since": 0.0}
+    management.ejected = [{"name": "small", "url": "u", "ejected": why}]
+    lines = ask("watch", "--once").out.splitlines()
+    assert lines[3] == "⚠ a.yaml:3: x"
+    assert lines[4].startswith("⚠ backend small: out for ")
 
 
 # explain

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from weir_cli.logs import JsonFormatter, TextFormatter
+from weir_router.logs import JsonFormatter, TextFormatter
 
 
 def record(message="snapshot applied", **extra):

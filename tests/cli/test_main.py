@@ -44,7 +44,7 @@ def test_help_names_every_command(weir_command):
         ("serve", "--config", ".", "--log-format", "xml"),
         ("validate",),
         ("validate", "/nowhere"),
-        ("get", "pods"),
+        ("get", "-o", "xml"),
         ("describe",),
         ("watch", "--interval", "0"),
         ("watch", "--interval", "nan"),
@@ -104,11 +104,21 @@ def test_reader_that_leaves_early_is_no_error(tmp_path):
     assert ran.stderr == ""
 
 
+def test_interrupt_is_told_in_one_line(weir_command, monkeypatch):
+    def interrupted(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("weir_cli.get.run", interrupted)
+    ran = weir_command("get")
+    assert (ran.code, ran.out, ran.err) == (130, "", "weir: interrupted\n")
+
+
 def test_help_imports_no_command():
     """Help and completion stay quick."""
     look = (
         "import sys; from weir_cli.arguments import parser; parser(prog='weir', env={});"
-        "print([m for m in sys.modules if m.split('.')[0] in ('rich', 'uvicorn', 'weir_router')])"
+        "heavy = ('rich', 'uvicorn', 'fastapi', 'msgspec', 'yaml', 'weir_router.serve');"
+        "print([name for name in heavy if name in sys.modules])"
     )
     ran = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
     assert ran.stdout == "[]\n"

@@ -88,3 +88,56 @@ def test_good_routes_are_served_beside_bad_ones_until_told_to_end(served, weir_c
     assert process.returncode == 0
     assert "problem in the configuration" in err
     assert "Traceback" not in err
+
+
+def test_interrupt_is_answered_with_a_line_and_an_orderly_end(served):
+    process, _ = served
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 0
+    stopping, stopped = err.splitlines()[-2:]
+    assert "stopping; interrupt again to stop at once in_flight=0" in stopping
+    assert " stopped " in stopped
+
+
+SILENT = """\
+apiVersion: inference.weir.dev/v1alpha1
+kind: ModelBackend
+metadata: {name: silent}
+spec: {model: {servedName: m}, external: {url: "http://127.0.0.1:%d"}}
+---
+apiVersion: inference.weir.dev/v1alpha1
+kind: ModelRoute
+metadata: {name: silent}
+spec:
+  modelNames: [silent]
+  behaviour: {deadline: 5m, tiers: [{name: one, backendRef: {name: silent}}]}
+"""
+QUESTION = b'{"model": "silent", "messages": [{"role": "user", "content": "hello"}]}'
+
+
+@pytest.fixture
+def asked(tmp_path):
+    """Serve with one request in flight, to a backend that never answers; give the process."""
+    with socket.create_server(("127.0.0.1", 0)) as backend:
+        (tmp_path / "silent.yaml").write_text(SILENT % backend.getsockname()[1])
+        process = started("--config", str(tmp_path))
+        port = int(re.search(r"listening on http://127.0.0.1:(\d+)", process.stdout.readline())[1])
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n"
+            client.sendall(head % len(QUESTION) + QUESTION)
+            with backend.accept()[0]:
+                yield process
+        process.kill()
+        process.communicate()
+
+
+def test_second_interrupt_waits_for_no_request(asked):
+    asked.send_signal(signal.SIGINT)
+    while "stopping" not in (line := asked.stderr.readline()):
+        assert line, "it ended without a word"
+    assert "in_flight=1" in line
+    asked.send_signal(signal.SIGINT)
+    _, err = asked.communicate(timeout=25)
+    assert asked.returncode == 0
+    assert " stopped " in err

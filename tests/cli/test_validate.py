@@ -36,6 +36,39 @@ def folder(tmp_path):
     return tmp_path
 
 
+def test_a_reference_to_an_invalid_object_says_where_that_is(weir_command, folder):
+    (folder / "backend.yaml").write_text(BACKEND.replace("small}\n  ext", "small, a: b}\n  ext"))
+    mend(folder)
+    first, second, _ = weir_command("validate", str(folder)).out.splitlines()
+    assert first.startswith(f"{folder}/backend.yaml:5: ModelBackend default/small: ")
+    assert second == (
+        f"{folder}/route.yaml:10: ModelRoute default/assistant: "
+        "spec.behaviour.tiers[0].backendRef.name: saw 'small', which is invalid itself "
+        f"({folder}/backend.yaml:5), wanted ModelBackend default/small without problems"
+    )
+
+
+def test_a_key_given_twice_makes_an_object_invalid_not_missing(weir_command, folder):
+    twice = BACKEND.replace("  model:", "  model: {servedName: small}\n  model:")
+    (folder / "backend.yaml").write_text(twice)
+    mend(folder)
+    told = weir_command("validate", str(folder)).out
+    assert f"which is invalid itself ({folder}/backend.yaml:6)" in told
+    assert "2 objects in 2 files" in told
+
+
+def test_a_conflict_says_where_the_older_route_has_the_name(weir_command, folder):
+    mend(folder)
+    text = (folder / "route.yaml").read_text()
+    (folder / "second.yaml").write_text(text.replace("{name: assistant}", "{name: second}"))
+    problem, _ = weir_command("validate", str(folder)).out.splitlines()
+    assert problem.startswith(f"{folder}/second.yaml:5: ModelRoute default/second: ")
+    assert (
+        f"saw 'assistant', which the older ModelRoute default/assistant has ({folder}/route.yaml:5)"
+        in problem
+    )
+
+
 def mend(folder):
     (folder / "route.yaml").write_text(ROUTE.replace("smal}", "small}"))
 

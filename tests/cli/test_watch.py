@@ -53,7 +53,8 @@ def test_log_gets_a_frame_only_when_something_changed(view, management, scenes):
             raise KeyboardInterrupt
 
     out = io.StringIO()
-    changes(view, view.look(), Console(file=out, width=80), pause)
+    with pytest.raises(KeyboardInterrupt):
+        changes(view, view.look(), Console(file=out, width=80), pause)
     assert [line.split()[1] for line in out.getvalue().splitlines() if KEY in line] == [
         "Progressing",
         "Degraded",

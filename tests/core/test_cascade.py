@@ -19,6 +19,7 @@ from weir_core.turns import (
     Fail,
     Failed,
     FirstBytes,
+    Held,
     Plan,
     Recalled,
     Reply,
@@ -268,6 +269,7 @@ PLANS = st.builds(
             fallback_on=("Connect", "Timeout", "ServerError"),
             fallback=fallback,
             commit=commit,
+            prefix_tokens=8 if commit == "Prefix" else 0,
             max_cost_pico=budget,
             on_exhausted=exhausted,
             max_attempts=attempts,
@@ -283,7 +285,7 @@ PLANS = st.builds(
         max_tokens=32,
     ),
     st.sampled_from([(), (SPARE,)]),
-    st.sampled_from(["AfterVerify", "FirstToken"]),
+    st.sampled_from(["AfterVerify", "Prefix", "FirstToken"]),
     st.sampled_from([0, 1_200, 20_000]),
     st.sampled_from(["ReturnError", "ReturnLast"]),
     st.integers(1, 5),
@@ -294,7 +296,7 @@ PLANS = st.builds(
 )
 KINDS = st.lists(
     st.tuples(
-        st.sampled_from(["first", "answer", "fail", "verify", "recall", "stale"]),
+        st.sampled_from(["first", "held", "answer", "fail", "verify", "recall", "stale"]),
         st.floats(0.0, 4.0),
         st.sampled_from(["Connect", "Timeout", "Overload", "ServerError", "Rejected"]),
         st.booleans(),
@@ -306,7 +308,7 @@ KINDS = st.lists(
 def _event(kind: str, state: State, now_s: float, cause: str, coin: bool) -> Event:
     """Return an event that a correct shell could send now; Timeout when nothing else fits."""
     assert state.backend is not None
-    waits_verification = state.answer == state.call != 0
+    waits_verification = state.call in (state.answer, state.held) and state.call != 0
     if kind == "recall":
         return Recalled(now_s, plan(revision="stable", behaviour=state.plan.behaviour))
     if kind == "stale":
@@ -315,6 +317,14 @@ def _event(kind: str, state: State, now_s: float, cause: str, coin: bool) -> Eve
         return Verified(state.call, now_s, "whole" if coin else "")
     if kind == "first" and state.plan.stream:
         return FirstBytes(state.call, now_s)
+    prefixed = state.plan.behaviour.commit == "Prefix" and state.plan.stream
+    if (
+        kind == "held"
+        and prefixed
+        and not state.committed
+        and state.plan.behaviour.tiers[state.tier].accept
+    ):
+        return Held(state.call, now_s)
     if kind == "answer":
         return Answered(state.call, now_s, state.reserved_pico if coin else 0)
     return Failed(state.call, now_s, cause, 500, billed=coin)  # type: ignore[arg-type]

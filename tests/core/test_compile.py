@@ -247,6 +247,15 @@ def test_default_floor_is_below_the_ceiling():
     assert 0 < objective.negligible_rate < objective.max_rate
 
 
+def test_labels_have_a_window_and_no_floor():
+    watched = route()
+    labels = {"name": "thumbs", "event": "Feedback", "within": "10m"}
+    watched["spec"]["monitoring"] = {"objectives": [{"name": "a", "event": "Error"}, labels]}
+    world = compiled(watched, backend())
+    (_, objective) = world.routes["default/assistant"].monitoring.objectives
+    assert objective == Objective(name="thumbs", event="Feedback", within_ms=600_000)
+
+
 def test_rollout_is_audited_no_less_than_the_time_outside():
     audited = route()
     audited["spec"]["monitoring"] = {"audits": {"percent": 2, "reference": "small"}}

@@ -82,6 +82,32 @@ def test_check_is_read(check):
             {"event": "Error", "over": "1s"}, "over", "belongs to Slow", id="over needs slow"
         ),
         pytest.param({"event": "Harm"}, "", "audits", id="harm needs audits"),
+        pytest.param({"event": "Harm"}, "", "Feedback", id="labels are another event"),
+        pytest.param({"event": "Feedback"}, "within", "requires", id="labels need a window"),
+        pytest.param(
+            {"event": "Feedback", "within": "59s"}, "within", "1m to 24h", id="a minute at least"
+        ),
+        pytest.param(
+            {"event": "Feedback", "within": "25h"}, "within", "1m to 24h", id="a day at most"
+        ),
+        pytest.param(
+            {"event": "Feedback", "within": "often"}, "within", "1h30m", id="a window is a duration"
+        ),
+        pytest.param(
+            {"event": "Error", "within": "5m"}, "within", "belongs to Feedback", id="nothing else"
+        ),
+        pytest.param(
+            {"event": "Feedback", "within": "5m", "maxRate": "0.1"},
+            "maxRate",
+            "all answers labelled",
+            id="labels have no ceiling",
+        ),
+        pytest.param(
+            {"event": "Feedback", "within": "5m", "negligibleRate": "0.1"},
+            "negligibleRate",
+            "all answers labelled",
+            id="labels have no floor",
+        ),
         pytest.param(
             {"event": "Invalid", "monitor": "hole"}, "monitor", "'whole'", id="a monitor exists"
         ),
@@ -119,6 +145,22 @@ def test_some_objective_is_enforced():
     objectives = [{"name": "o", "event": "Error", "mode": "Observe"}]
     told = problems_of(changed(ROUTE, "spec.monitoring.objectives", objectives))
     assert told["spec.monitoring.objectives"].wanted == "at least one with mode Enforce"
+
+
+LABELS = {"name": "thumbs", "event": "Feedback", "within": "10m"}
+
+
+@pytest.mark.parametrize("event", ["Feedback", ["Feedback"]], ids=["an event", "no event"])
+def test_labels_alone_promote_nothing_so_something_else_is_enforced(event):
+    objectives = [{**LABELS, "event": event}, {"name": "o", "event": "Error", "mode": "Observe"}]
+    told = problems_of(changed(ROUTE, "spec.monitoring.objectives", objectives))
+    assert ("spec.monitoring.objectives" in told) == (event == "Feedback")
+
+
+@pytest.mark.parametrize("within", ["1m", "24h", "1h30m"])
+def test_labels_are_read(within):
+    objectives = [{"name": "o", "event": "Error"}, {**LABELS, "within": within, "maxRatio": "2"}]
+    assert not problems_of(changed(ROUTE, "spec.monitoring.objectives", objectives))
 
 
 @pytest.mark.parametrize(

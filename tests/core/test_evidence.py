@@ -4,6 +4,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from weir_core.cells import begin_of, late_s, lines_at
 from weir_core.evidence import (
     ASSIGNED,
     FAILED,
@@ -82,6 +83,11 @@ def test_tally_survives_json():
         failures=(SessionFailure("00ff00ff00ff00ff", 0, 1, NOW, 0),),
     )
     assert msgspec.json.decode(msgspec.json.encode(one), type=Tally) == one
+
+
+def test_cells_of_whole_seconds_as_older_states_have_them_are_read():
+    raw = msgspec.json.encode([NOW, 0, row((2, 1))])
+    assert msgspec.json.decode(raw, type=Cell) == Cell(NOW, 0, row((2, 1)))
 
 
 def test_merged_survives_json():
@@ -197,16 +203,46 @@ def test_joining_never_gives_a_start_more_mass():
     assert sum(mass for mass, _ in later.starts) < sum(mass for mass, _ in fresh.starts)
 
 
-def test_reports_of_two_routers_are_cut_at_the_last_whole_second_of_both():
-    ahead = tally(
-        "a", as_of_s=NOW + 2.5, cells=(Cell(NOW, 0, row((1, 0))), Cell(NOW + 1, 0, row((1, 0))))
-    )
-    behind = tally(
-        "b", as_of_s=NOW + 1.5, cells=(Cell(NOW, 0, row((1, 0))), Cell(NOW + 1, 0, row((1, 0))))
-    )
+def cells_at(*begins_s):
+    return tuple(Cell(NOW + begin_s, 0, row((1, 0))) for begin_s in begins_s)
+
+
+def begun(view):
+    """When the cells of a window begin, and how many requests of stable are in them."""
+    return [(begin_s - NOW, counts[ASSIGNED]) for begin_s, _, counts in view.window]
+
+
+def test_reports_of_two_routers_are_cut_at_the_last_whole_cell_of_both():
+    ahead = tally("a", as_of_s=NOW + 2.5, cells=cells_at(0.5, 1.25, 1.375, 2))
+    behind = tally("b", as_of_s=NOW + 1.45, cells=cells_at(0.5, 1.25, 1.375))
     view = viewed(ahead, behind, now_s=NOW + 3)
-    assert [second for second, _, _ in view.window] == [NOW, NOW]
-    assert len(view.beyond) == 2
+    assert begun(view) == [(0.5, 2), (1.25, 2)]
+    assert len(view.beyond) == 3
+
+
+def test_cells_are_joined_by_age_however_fine_the_reports_are():
+    fine = tally("a", as_of_s=NOW + 20.0, cells=cells_at(14.125, 14.25, 15.5, 16.125))
+    joined = tally("b", as_of_s=NOW + 20.0, cells=cells_at(14, 15, 16.25))
+    view = viewed(fine, joined, now_s=NOW + 20)
+    assert begun(view) == [(14, 3), (15, 2), (16.125, 1), (16.25, 1)]
+
+
+MOMENTS = st.integers(0, 2**16).map(lambda eighths: NOW + eighths / 8)
+
+
+@given(MOMENTS, MOMENTS, MOMENTS, st.sampled_from([3, 32, 65, 602]))
+def test_joined_cells_are_made_of_whole_cells(begin_s, one_s, other_s, horizon_s):
+    sooner, later = sorted((one_s, other_s))
+    before, after = lines_at(sooner, horizon_s), lines_at(later, horizon_s)
+    first = begin_of(begin_s, before)
+    assert begin_of(first, after) == begin_of(begin_s, after) <= first <= begin_s
+    assert late_s(first, horizon_s) == late_s(begin_s, horizon_s)
+
+
+@given(MOMENTS, MOMENTS, st.sampled_from([32, 65, 602]))
+def test_cells_are_never_wider_than_a_quarter_of_their_age(begin_s, age_s, horizon_s):
+    now_s = begin_s + age_s - NOW
+    assert begin_s - begin_of(begin_s, lines_at(now_s, horizon_s)) <= (now_s - begin_s) / 4
 
 
 def test_lone_router_is_judged_up_to_now():
@@ -226,7 +262,7 @@ def test_silent_router_does_not_hold_the_others_back():
     silent = tally("a", as_of_s=NOW, cells=(Cell(NOW - 1, 0, row((2, 1), (1, 1))),))
     lively = tally("b", as_of_s=NOW + SILENT_S + 1, cells=(Cell(NOW + 3, 0, row((1, 0))),))
     view = viewed(silent, lively, now_s=NOW + SILENT_S + 1)
-    assert [second for second, _, _ in view.window] == [NOW - 1, NOW + 3]
+    assert [begin_s for begin_s, _, _ in view.window] == [NOW - 1, NOW + 3]
     assert view.lost == [[0, 0]]
 
 

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.routes import policy, revision
+from weir_core.defaults import DEFAULTS
 from weir_core.evidence import (
     ASSIGNED,
     AUDITS_BEGUN,
@@ -60,7 +61,6 @@ def tally(*rows, cells=(), weight_bp=1_000, weights=None, as_of_s=float(NOW)):
 
 
 def verdict(*tallies, objectives=(ERRORS,), alpha=0.01, now_s=NOW, **settings_):
-    settings_.setdefault("audited", True)
     return judge(
         tallies,
         objectives,
@@ -129,6 +129,15 @@ def test_later_open_requests_do_not_hide_earlier_failures():
     assert young(early, late).log_e == pytest.approx(young(early).log_e)
 
 
+def test_near_the_threshold_no_prefix_is_left_out():
+    """The one that crosses is neither the oldest nor 0, 1, 2, 4, 8, … cells from the newest."""
+    bad = [cell(15 + n / 8, assigned=(2, 1), failed=(0, n > 28)) for n in range(35)]
+    hung = [cell(15 + n / 8, assigned=(9, 1), failed=(0, 1), open=(9, 0)) for n in range(35, 40)]
+    assert young(*bad, *hung).verdict == "Harm"
+    assert young(*bad, *hung).log_e == pytest.approx(young(*bad).log_e)
+    assert young(*bad[:31], *hung).verdict != "Harm"
+
+
 def test_request_past_the_horizon_counts_as_failed():
     hung = tally(row(), cells=(cell(0, assigned=(40, 5), open=(0, 5)),), as_of_s=NOW + 40.0)
     assert verdict(hung, now_s=NOW + 40).verdict == "Harm"
@@ -141,13 +150,14 @@ COUNTS = st.tuples(*[st.integers(0, 6)] * 2)
 def histories(draw):
     """Cells of assigned requests with their fates: (good, failed) by arm, and what is open."""
     cells = []
-    for second in range(draw(st.integers(1, 8))):
+    first_s, width_s = draw(st.sampled_from([(0, 1), (18, 0.125), (14, 0.5)]))
+    for n in range(draw(st.integers(1, 8))):
         good, failed = draw(COUNTS), draw(COUNTS)
         seen = [draw(st.integers(0, failed[arm])) for arm in (0, 1)]
         waiting = [draw(st.integers(0, good[arm])) for arm in (0, 1)]
         assigned = tuple(g + f for g, f in zip(good, failed, strict=True))
         hidden = tuple(w + f - s for w, f, s in zip(waiting, failed, seen, strict=True))
-        cells.append((second, assigned, tuple(failed), tuple(seen), hidden))
+        cells.append((first_s + n * width_s, assigned, tuple(failed), tuple(seen), hidden))
     return cells
 
 
@@ -266,17 +276,6 @@ def test_balanced_pairs_are_no_harm():
     assert judgement.objectives[0].failed == (23, 24)
 
 
-@pytest.mark.parametrize("audited", [True, False])
-def test_labels_are_shown_and_prove_nothing(audited):
-    """They come after the reply, so sooner for the arm that answers sooner."""
-    harmful, harmless = row((900, 900), ((0, 90),)), row((900, 900), ((90, 0),))
-    for counts in (harmful, harmless):
-        judgement = verdict(tally(counts, weight_bp=5_000), objectives=(QUALITY,), audited=audited)
-        assert judgement.verdict == "NoHarmYet"
-        assert judgement.objectives[0].log_e == judgement.objectives[0].promote_log_e == 0
-    assert judgement.objectives[0].failed == ((0, 0) if audited else (90, 0))
-
-
 def test_hung_requests_are_no_quality_harm():
     counts = row((600, 60), ((0, 0),), open=(0, 60))
     assert verdict(tally(counts), objectives=(QUALITY,)).log_e == pytest.approx(0, abs=1e-9)
@@ -340,6 +339,13 @@ def test_open_requests_put_promotion_off():
 
 
 # Names of evidence.
+
+
+def test_fingerprint_is_that_of_the_last_release():
+    """Else an upgrade would void the evidence of every canary that is out."""
+    assert fingerprint(Monitoring(objectives=DEFAULTS.objectives)) == "b0e4de487a"
+    audits = Audits(reference="large")
+    assert fingerprint(Monitoring(objectives=(QUALITY,), audits=audits)) == "7a457c3f44"
 
 
 def test_fingerprint_follows_what_a_failure_means():

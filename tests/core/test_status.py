@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from msgspec.structs import replace
 
 from support.rollouts import (
     HARM,
@@ -15,12 +16,17 @@ from support.rollouts import (
     baking,
     hold,
     judged,
+    pause,
     rolled_back,
     started,
     trip,
     weight,
 )
+from weir_core.errors import Problem
+from weir_core.snapshot import Backend, Behaviour, Objective, Tier
 from weir_core.status import COLUMNS, Observed, columns, route_status
+
+ERRORS = Objective(name="errors", event="Error")
 
 
 def status_of(course: Course, **observed):
@@ -62,10 +68,16 @@ def _healthy() -> Course:
     [
         pytest.param(
             started,
-            {"judgement": judged(canary=112), "requests_to_detect": 900},
+            {"judgement": judged(canary=112), "objectives": (ERRORS,)},
             f"step 2/6 (hold): 5% to {B.name}, no harm (E 1.8 of 125), 112 of 200 canary requests,"
-            " about 900 canary requests to detect a doubling",
+            " a doubling of errors takes at least 1,205 canary requests to be seen",
             id="on the way",
+        ),
+        pytest.param(
+            started,
+            {"judgement": judged(canary=1_205), "objectives": (ERRORS,)},
+            f"step 2/6 (hold): 5% to {B.name}, no harm (E 1.8 of 125), 1205 of 200 canary requests",
+            id="a doubling would have been seen",
         ),
         pytest.param(
             started, {}, f"step 2/6 (hold): 5% to {B.name}, no evidence yet", id="no reports yet"
@@ -182,6 +194,7 @@ def test_an_objective_shows_counts_ratio_and_evidence():
         "eValue": "1.8",
         "promoteEValue": "3.2",
         "suspect": False,
+        "requestsToDetect": "",
     }
 
 
@@ -237,6 +250,72 @@ def test_a_status_is_small_plain_json(course):
     status = status_of(course(), judgement=_many_objectives())
     assert json.loads(json.dumps(status, allow_nan=False)) == status
     assert len(json.dumps(status)) < 16_000
+
+
+def test_coverage_of_nothing_is_not_told():
+    status = status_of(started(), judgement=judged(canary=0))
+    assert status["evidence"]["coverage"] == ""
+
+
+def test_a_refused_spec_is_told_beside_what_serves():
+    problem = Problem(object="ModelRoute llm/chat", field="spec", seen="x", wanted="y")
+    assert status_of(_healthy(), problems=(problem,))["message"] == (
+        f"{A.name} serves everything; the spec has a problem, see condition Accepted"
+    )
+
+
+@pytest.mark.parametrize(
+    ("course", "told"),
+    [
+        (started, []),
+        (_healthy, []),
+        (rolled_back, []),
+        (_held_at_load, [("ObjectiveHeld", "Objective/load: the objective is worse")]),
+        (_inconclusive, [("Inconclusive", "nothing was decided within maxDuration")]),
+        (lambda: started(weight(5), pause()), [("Paused", "paused by step 2/2 (pause); resume")]),
+        (
+            lambda: started(weight(5), pause(), paused=True),
+            [("Paused", "paused by spec.rollout.paused; it goes on")],
+        ),
+    ],
+    ids=["moving", "idle", "rolled back", "held", "inconclusive", "at a pause", "paused by spec"],
+)
+def test_what_stands_still_says_why(course, told):
+    shown = status_of(course())["standstill"]
+    assert [one["reason"] for one in shown] == [reason for reason, _ in told]
+    assert all(one["message"].startswith(text) for one, (_, text) in zip(shown, told, strict=True))
+
+
+def _changing() -> Course:
+    """A route that begins to ask less of its small tier's answers, on backends of its own."""
+    course = Course()
+    course.tell(target=replace(A, behaviour=_answered("small")))
+    course.tell(target=replace(B, behaviour=_answered("tiny")))
+    return course
+
+
+def _answered(name: str) -> Behaviour:
+    backend = Backend(name=name, identity=f"{name}-1", url=f"http://{name}", model=name)
+    return Behaviour(deadline_ms=1_000, max_attempts=1, tiers=(Tier(name="one", backend=backend),))
+
+
+def test_what_the_canary_changes_is_told():
+    status = status_of(_changing())
+    assert status["canary"]["changes"] == ["tiers[one].backendRef: small → tiny"]
+    (progressing,) = (one for one in status["conditions"] if one["type"] == "Progressing")
+    assert progressing["message"].endswith("; it changes tiers[one].backendRef: small → tiny")
+
+
+def test_the_event_that_starts_a_rollout_tells_the_change():
+    assert "; it changes tiers[one].backendRef: small → tiny" in _changing().messages()
+
+
+def test_an_outage_comes_first_and_is_no_health():
+    status = status_of(_changing(), ejected={"small-1": "Connect"})
+    assert status["phase"] == "Degraded"
+    assert status["message"].startswith(
+        f"no healthy backend for {A.name}'s 95% of the requests: tier one (small: Connect); step"
+    )
 
 
 def test_evidence_of_another_time_is_not_shown():

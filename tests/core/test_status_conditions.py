@@ -1,10 +1,13 @@
 """Conditions: what pipelines and GitOps tools go by."""
 
 import pytest
+from msgspec.structs import replace
 
 from support.rollouts import A, B, Course, baked, baking, judged, rolled_back, started
+from support.routes import behaviour
 from weir_core.errors import Problem
-from weir_core.status import Observed, route_status
+from weir_core.snapshot import Objective, Revision
+from weir_core.status import Observed, route_status, turned
 
 MISSING = Problem(
     object="ModelRoute llm/chat",
@@ -131,17 +134,78 @@ def test_programmed_only_when_every_ready_router_acknowledged(routers, in_sync, 
     assert (shown["reason"], shown["status"]) == (reason, str(reason == "Programmed"))
 
 
+CAPPED = Objective(name="errors", event="Error", max_rate=0.05)
+
+
 @pytest.mark.parametrize(
-    ("judgement", "status"),
+    ("judgement", "objectives", "status", "reason"),
     [
-        (None, "Unknown"),
-        (judged(canary=50), "True"),
-        (judged(canary=50, holds=("StableUnhealthy",)), "False"),
+        (None, (CAPPED,), "Unknown", "NotTried"),
+        (judged(canary=0), (CAPPED,), "Unknown", "NoData"),
+        (judged(canary=50), (CAPPED,), "True", "NoAlarm"),
+        (judged(canary=50), (replace(CAPPED, max_rate=0.0),), "Unknown", "NoCeiling"),
+        (judged(canary=50, holds=("StableUnhealthy",)), (CAPPED,), "False", "StableUnhealthy"),
     ],
-    ids=["nothing measured", "measured well", "above its ceiling"],
+    ids=["no rollout", "no data yet", "measured well", "nothing to measure by", "above it"],
 )
-def test_stable_health_is_what_a_rollout_measured(judgement, status):
-    assert conditions(started(), judgement=judgement)["StableHealthy"]["status"] == status
+def test_stable_health_is_what_a_rollout_measured(judgement, objectives, status, reason):
+    shown = conditions(started(), judgement=judgement, objectives=objectives)["StableHealthy"]
+    assert (shown["status"], shown["reason"]) == (status, reason)
+
+
+def _answered() -> Course:
+    """A route of two tiers that serves."""
+    course = Course()
+    course.tell(target=Revision(name=A.name, behaviour=behaviour(), content="a"))
+    return course
+
+
+@pytest.mark.parametrize(
+    ("ejected", "status", "reason", "message"),
+    [
+        ({}, "True", "Serving", f"{A.name} serves"),
+        (
+            {"large-1": "Timeout"},
+            "True",
+            "Serving",
+            f"{A.name} serves, without tier large (large: Timeout)",
+        ),
+        (
+            {"large-1": "Timeout", "small-1": "Connect"},
+            "False",
+            "NoHealthyBackend",
+            "no healthy backend: tier small (small: Connect), tier large (large: Timeout)",
+        ),
+    ],
+    ids=["all well", "one tier out", "all out"],
+)
+def test_a_route_is_ready_while_a_backend_is(ejected, status, reason, message):
+    shown = conditions(_answered(), ejected=ejected)["Ready"]
+    assert (shown["status"], shown["reason"], shown["message"]) == (status, reason, message)
+
+
+def _all(course: Course, **observed) -> list[dict[str, str]]:
+    return list(conditions(course, **observed).values())
+
+
+OUT = {"large-1": "Timeout", "small-1": "Connect"}
+
+
+def test_an_outage_is_one_event_and_its_end_another():
+    well, out = _all(_answered()), _all(_answered(), ejected=OUT)
+    assert [(one.reason, one.warning) for one in turned(well, out)] == [("NoHealthyBackend", True)]
+    assert [(one.reason, one.warning) for one in turned(out, well)] == [("Serving", False)]
+    assert turned(out, out) == turned(well, well) == ()
+
+
+def test_a_refused_spec_is_an_event():
+    refused = _all(_healthy(), problems=(MISSING,))
+    assert [one.reason for one in turned(_all(_healthy()), refused)] == ["BackendNotFound"]
+
+
+def test_of_what_was_not_known_before_only_bad_news_is_an_event():
+    assert turned((), _all(_answered())) == ()
+    assert len(turned((), _all(_answered(), ejected=OUT))) == 1
 
 
 def test_a_condition_keeps_its_time_while_its_status_stays():

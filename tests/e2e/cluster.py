@@ -35,9 +35,13 @@ class ClusterError(AssertionError):
 
 @dataclass(slots=True)
 class Cluster:
-    """The cluster that is up. `environment` is what its `env` verb tells a shell."""
+    """The cluster that is up. `environment` is what its `env` verb tells a shell.
+
+    `archive` holds the images that it was given.
+    """
 
     environment: Mapping[str, str]
+    archive: str = ""
     timings: dict[str, float] = field(default_factory=dict)
 
     @property

@@ -52,6 +52,7 @@ def cluster(pytestconfig: pytest.Config) -> Iterator[Cluster]:
                 archive = _must(sys.executable, str(ROOT / "hack" / "images" / "build.py")).strip()
             with found.timed("images loaded"):
                 _must(str(PROGRAM), "load", archive)
+            found.archive = archive
             yield found
         finally:
             if not was_up and not os.environ.get("WEIR_CLUSTER_KEEP"):

@@ -5,27 +5,12 @@ import json
 import openai
 
 from e2e.cluster import Cluster, wait_for
-from e2e.weir import backend, calibration, condition, route, settled, status, traffic
+from e2e.weir import backend, condition, route, serve, settled, status, traffic
 from weir_lab import questions
 
 
-def served(cluster: Cluster, namespace: str) -> None:
-    """Apply the cascade and wait until it serves."""
-    with cluster.timed("applied until Ready"):
-        cluster.apply(
-            calibration(),
-            backend("small", "small"),
-            backend("large", "large"),
-            route(),
-            namespace=namespace,
-        )
-        cluster.wait("modelbackend/small", "Ready", namespace=namespace, limit_s=120)
-        cluster.wait("modelbackend/large", "Ready", namespace=namespace, limit_s=120)
-        settled(cluster, "assistant", namespace)
-
-
 def test_a_route_is_served_and_every_change_is_decided(weir: Cluster, namespace: str) -> None:
-    served(weir, namespace)
+    serve(weir, namespace)
     with weir.url("weir-router", 80, namespace=namespace) as url:
         _answers(url)
         with traffic(url) as load:

@@ -1,15 +1,21 @@
 """Weir on the cluster of the tests: the chart installed, manifests of small models, traffic."""
 
+import copy
+import hashlib
 import itertools
 import json
 import os
 import subprocess
+import tarfile
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx2
 import openai
 
 from e2e.cluster import ROOT, Cluster, ClusterError, wait_for
@@ -30,17 +36,34 @@ VALUES: dict[str, Any] = {
     },
 }
 API = "inference.weir.dev/v1alpha1"
+REQUESTS_KEPT = 10
+"""So many requests a client sends over one connection."""
 Thing = dict[str, Any]
 
 
 def install(cluster: Cluster, values: Mapping[str, Any] = VALUES, *, release: str = "weir") -> None:
-    """Install or upgrade the chart and wait until the operator leads."""
+    """Install or upgrade the chart and wait until the operator leads.
+
+    Pods carry the digest of the images, so none goes on with the code of an earlier run.
+    """
+    whole: dict[str, Any] = copy.deepcopy(dict(values))
+    stamp = {"weir.dev/images": _digest(cluster)}
+    for pods in (whole, whole.setdefault("router", {})):
+        pods.setdefault("podAnnotations", {}).update(stamp)
     helm(
         cluster,
         *("upgrade", "--install", release, str(CHART), "--namespace", SYSTEM),
         *("--create-namespace", "--values", "-", "--wait", "--timeout", "3m"),
-        given=json.dumps(values),
+        given=json.dumps(whole),
     )
+
+
+def _digest(cluster: Cluster) -> str:
+    """Return what names the content of the images that the cluster was given."""
+    with tarfile.open(cluster.archive) as archive:
+        manifest = archive.extractfile("manifest.json")
+        assert manifest is not None
+        return hashlib.sha256(manifest.read()).hexdigest()[:16]
 
 
 def helm(cluster: Cluster, *words: str, given: str = "") -> str:
@@ -59,8 +82,13 @@ def helm(cluster: Cluster, *words: str, given: str = "") -> str:
     return result.stdout
 
 
-def backend(name: str, size: str, *, revision: str = "main", replicas: int = 1) -> Thing:
-    """Return a ModelBackend of one of the small models, run by a pod of the operator's."""
+def backend(
+    name: str, size: str, *, revision: str = "main", replicas: int = 1, length: int = 256
+) -> Thing:
+    """Return a ModelBackend of one of the small models, run by a pod of the operator's.
+
+    `length` is the longest that the server takes, which changes no answer.
+    """
     price = facts().prices[size]
     return {
         "apiVersion": API,
@@ -77,7 +105,7 @@ def backend(name: str, size: str, *, revision: str = "main", replicas: int = 1) 
             "pricing": {"inputPerMillionTokens": price, "outputPerMillionTokens": price},
             "vllm": {
                 "image": TINY,
-                "args": ["--max-model-len=256"],
+                "args": [f"--max-model-len={length}"],
                 "startup": {"budget": "2m"},
                 "drain": {"preStopDelay": "2s", "gracePeriod": "15s"},
                 "podTemplate": {
@@ -97,8 +125,14 @@ def backend(name: str, size: str, *, revision: str = "main", replicas: int = 1) 
     }
 
 
-def route(name: str = "assistant", *, threshold: str | None = None, quick: bool = True) -> Thing:
-    """Return the demo's cascade as a ModelRoute."""
+def route(
+    name: str = "assistant",
+    *,
+    threshold: str | None = None,
+    quick: bool = True,
+    hold: int = 30,
+) -> Thing:
+    """Return the demo's cascade as a ModelRoute; `hold` are the first step's canary requests."""
     sure = threshold if threshold is not None else f"{facts().min_probability:.3f}"
     accept = [
         {"name": "whole", "type": "Finish"},
@@ -114,7 +148,7 @@ def route(name: str = "assistant", *, threshold: str | None = None, quick: bool 
     small = {"name": "small", "backendRef": {"name": "small"}, "maxTokens": 64, "accept": accept}
     steps = [
         {"setWeight": 25},
-        {"hold": {"minRequests": 30}},
+        {"hold": {"minRequests": hold}},
         {"setWeight": 50},
         {"prove": {}},
     ]
@@ -191,32 +225,103 @@ def settled(cluster: Cluster, name: str, namespace: str, *, limit_s: float = 120
     return wait_for(look, limit_s, f"route {name} to be settled")
 
 
+def serve(
+    cluster: Cluster, namespace: str, *, replicas: int = 1, threshold: str | None = None
+) -> None:
+    """Apply the cascade and wait until it serves."""
+    with cluster.timed("applied until Ready"):
+        cluster.apply(
+            calibration(),
+            backend("small", "small", replicas=replicas),
+            backend("large", "large"),
+            route(threshold=threshold),
+            namespace=namespace,
+        )
+        cluster.wait("modelbackend/small", "Ready", namespace=namespace, limit_s=120)
+        cluster.wait("modelbackend/large", "Ready", namespace=namespace, limit_s=120)
+        settled(cluster, "assistant", namespace)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a client was answered, and when, by the monotonic clock."""
+
+    at_s: float
+    arm: str
+    tier: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a client was not answered.
+
+    "refused": no connection came about, so no router had accepted the request. "cut": the
+    connection broke before the answer. "silent": nothing was heard for 20 s. "told": a router
+    answered with an error.
+    """
+
+    at_s: float
+    kind: str
+    text: str
+
+
+def _failure(error: openai.OpenAIError) -> Failure:
+    cause, kind = error.__cause__, "told"
+    if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout):
+        kind = "refused"
+    elif isinstance(cause, httpx2.TimeoutException):
+        kind = "silent"
+    elif isinstance(error, openai.APIConnectionError):
+        kind = "cut"
+    return Failure(time.monotonic(), kind, f"{error!r} from {cause!r}"[:400])
+
+
 @dataclass
 class Traffic:
-    """A steady load of the demo's questions. `failures` are what clients were told."""
+    """A steady load of the demo's questions, none of them asked twice by the client."""
 
     url: str
     model: str
-    answers: int = 0
-    failures: list[str] = field(default_factory=list)
-    arms: dict[str, int] = field(default_factory=dict)
+    answered: list[Answer] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def answers(self) -> int:
+        """How many requests were answered."""
+        return len(self.answered)
+
+    @property
+    def arms(self) -> Counter[str]:
+        """How many answers each arm gave."""
+        return Counter(answer.arm for answer in self.answered)
+
+    def since(self, at_s: float) -> Sequence[Answer]:
+        """Return the answers after a time of the monotonic clock."""
+        return [answer for answer in list(self.answered) if answer.at_s > at_s]
 
     def _ask(self, number: int, workers: int) -> None:
         asked = itertools.cycle(list(questions.load())[number::workers])
         with openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0) as client:
-            while not self._stop.is_set():
+            for count in itertools.count(1):
+                if self._stop.is_set():
+                    return
                 body = next(asked).body(self.model, max_tokens=64, temperature=0)
+                # A kept connection stays with one router for ever, though another was born.
+                kept = {} if count % REQUESTS_KEPT else {"connection": "close"}
                 try:
                     raw = client.chat.completions.with_raw_response.create(
-                        **body, response_format={"type": "json_object"}, timeout=20
+                        **body,
+                        response_format={"type": "json_object"},
+                        extra_headers=kept,
+                        timeout=20,
                     )
                 except openai.OpenAIError as error:
-                    self.failures.append(f"{type(error).__name__}: {error}"[:300])
+                    self.failures.append(_failure(error))
+                    time.sleep(0.05)
                     continue
-                self.answers += 1
-                arm = raw.headers.get("x-weir-arm", "")
-                self.arms[arm] = self.arms.get(arm, 0) + 1
+                arm, tier = (raw.headers.get(f"x-weir-{name}", "") for name in ("arm", "tier"))
+                self.answered.append(Answer(time.monotonic(), arm, tier))
 
 
 @contextmanager

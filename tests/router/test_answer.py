@@ -110,6 +110,16 @@ def test_a_buffered_stream_goes_out_as_the_client_asked() -> None:
     assert out.endswith(DONE)
 
 
+def test_a_buffered_stream_tells_no_usage_of_null_unasked() -> None:
+    told = json.dumps({**json.loads(chunk("hi")[5:]), "usage": None}).encode()
+    sent = stream(b"data: " + told + b"\n\n", USAGE, DONE)
+
+    asked = answer.stream_for_client(sent, strip_logprobs=False, strip_usage=False)
+    unasked = answer.stream_for_client(sent, strip_logprobs=False, strip_usage=True)
+    assert asked == sent
+    assert unasked == chunk("hi") + DONE
+
+
 # The relay.
 
 

@@ -181,3 +181,42 @@ def said(text: str) -> Answer:
 )
 def test_harm_is_to_say_something_else(compare: Any, mine: str, reference: str, harm: bool) -> None:
     assert differs(said(mine), said(reference), Audits(reference="l", compare=compare)) is harm
+
+
+def test_audits_in_flight_are_dropped_at_the_end() -> None:
+    """Also those whose request ends only now; one that has not begun to run is dropped as well."""
+
+    async def scene() -> None:
+        hangs = lambda request: [5.0]
+        async with two_upstreams(says("1"), hangs) as (small, large):
+            tiers = unchecked(small, large)
+            policy = with_canary(tiers, tiers, monitoring=ALWAYS)
+            async with running(policy) as weir:
+                async with openai.AsyncOpenAI(
+                    base_url=weir.url, api_key="none", max_retries=0
+                ) as api:
+                    await asyncio.gather(*(api.chat.completions.create(**ASK) for _ in range(5)))
+                    await weir.router.auditor.stop()
+                    assert audits(weir) == {"dropped": 5}
+                    await api.chat.completions.create(**ASK)
+
+                assert audits(weir) == {"dropped": 6}
+                assert weir.router.load.audits == 0
+
+    asyncio.run(scene())
+
+
+def test_audits_that_end_in_time_are_not_dropped() -> None:
+    async def scene() -> None:
+        late = lambda request: [0.1, *whole(completion("1"))]
+        async with two_upstreams(says("1"), late) as (small, large):
+            async with running(plain(unchecked(small, large), monitoring=ALWAYS)) as weir:
+                async with openai.AsyncOpenAI(
+                    base_url=weir.url, api_key="none", max_retries=0
+                ) as api:
+                    await api.chat.completions.create(**ASK)
+                await weir.router.auditor.stop(5.0)
+
+                assert audits(weir) == {"agreed": 1}
+
+    asyncio.run(scene())

@@ -1,91 +1,20 @@
-"""The control loop without a cluster: files in, snapshots out, and the order of disk and wire."""
+"""The control loop without a cluster: files in, snapshots out, commands obeyed."""
 
 import asyncio
-import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 import yaml
 
+from support.house import FAST, House, a_route, run
 from support.objects import backend, route
-from weir_core.evidence import Judgement
-from weir_router.folder import Folder
-from weir_router.keeper import Keeper
-from weir_router.ledger import Ledger
-from weir_router.serve import Router
-from weir_router.standing import Saved, StateFile, StateFileError, readable
-from weir_router.telemetry import Metrics
-from weir_router.upstreams import Keys, Upstreams
-
-HARM = Judgement(verdict="Harm", log_e=5.0, threshold=4.6, suspect="errors")
-FAST = {"steps": [{"setWeight": 5}, {"hold": {"duration": "1s"}}, {"setWeight": 50}, {"prove": {}}]}
-
-
-class House:
-    """A keeper, its folder, its file and its router, on a clock that the test moves."""
-
-    def __init__(self, folder: Path) -> None:
-        self.conf = folder / "conf"
-        self.conf.mkdir()
-        self.now_s = 1_790_000_000.0
-        self.file = StateFile(folder / "state.json")
-        self.put("backend.yaml", backend())
-
-    def put(self, name: str, *objects: Any) -> None:
-        text = "---\n".join(one if isinstance(one, str) else yaml.safe_dump(one) for one in objects)
-        (self.conf / name).write_text(text)
-
-    def start(self) -> "House":
-        self.file = StateFile(self.file.path)
-        self.router = Router(
-            name="test",
-            ledger=Ledger(router="standalone", boot=f"boot-{self.file.read().boot + 1}"),
-            upstreams=Upstreams(Keys(None)),
-            metrics=Metrics(),
-            clock=lambda: self.now_s,
-            on_trip=lambda trip: self.keeper.tripped(trip),
-        )
-        self.keeper = Keeper(
-            folder=Folder(self.conf, but=self.file.path),
-            file=self.file,
-            router=self.router,
-            clock=lambda: self.now_s,
-        )
-        self.keeper.start()
-        return self
-
-    async def walk(self, ticks: int = 3) -> None:
-        """Tick often enough for a change to be seen twice and read."""
-        for _ in range(ticks):
-            self.now_s += 0.5
-            await self.keeper.tick()
-
-    def names(self) -> list[str]:
-        return sorted(self.router.table.by_model)
-
-    def weight(self, name: str = "assistant") -> int:
-        return self.router.table.routes[f"default/{name}"].policy.weight_bp
-
-    def trip(self, name: str = "assistant") -> None:
-        self.router._trip(self.router.table.routes[f"default/{name}"], HARM, self.now_s)
+from weir_router.standing import Saved, StateFile
 
 
 @pytest.fixture
 def house(tmp_path: Path) -> House:
     return House(tmp_path)
-
-
-def run(scene: Callable[[], Any]) -> None:
-    asyncio.run(scene())
-
-
-def a_route(name: str = "assistant", **behaviour: Any) -> dict[str, Any]:
-    made = route(name, **behaviour)
-    made["spec"]["rollout"] = FAST
-    return made
 
 
 # What is broken goes on serving, what is taken out does not.
@@ -218,102 +147,6 @@ def test_an_unreadable_older_route_keeps_its_model_name(house: House) -> None:
     run(scene)
 
 
-# Disk before a raise, wire before a lowering.
-
-
-def test_a_raise_is_on_disk_before_the_router_hears_of_it(house: House) -> None:
-    async def scene() -> None:
-        house.put("route.yaml", a_route())
-        house.start()
-        seen: list[tuple[int, int]] = []
-        write = house.file.write
-
-        def watched(saved: Saved, turn: int) -> None:
-            write(saved, turn)
-            on_disk = house.file.read().routes["default/assistant"].state.weight_bp
-            seen.append((on_disk, house.weight()))
-
-        house.file.write = watched  # type: ignore[method-assign]
-        house.put("route.yaml", a_route(maxAttempts=1))
-        await house.walk()
-
-        assert (500, 0) in seen
-        assert house.weight() == 500
-
-    run(scene)
-
-
-def test_a_full_disk_raises_nothing(house: House) -> None:
-    async def scene() -> None:
-        house.put("route.yaml", a_route())
-        house.start()
-        house.put("route.yaml", a_route(maxAttempts=1))
-
-        def full(saved: Saved, turn: int) -> None:
-            raise OSError(28, "No space left on device")
-
-        house.file.write = full  # type: ignore[method-assign]
-        for _ in range(3):
-            house.now_s += 0.5
-            try:
-                await house.keeper.tick()
-            except OSError:
-                continue
-
-        assert house.weight() == 0
-
-    run(scene)
-
-
-def test_a_trip_during_a_write_keeps_another_routes_raise_off_the_wire(house: House) -> None:
-    """A route trips while the raise of another is on its way to disk."""
-
-    async def scene() -> None:
-        house.put("a.yaml", a_route("a"))
-        house.put("b.yaml", a_route("b"))
-        house.start()
-        house.put("a.yaml", a_route("a", maxAttempts=1))
-        await house.walk()
-        assert house.weight("a") == 500
-        loop, write = asyncio.get_running_loop(), house.file.write
-        tripped = threading.Event()
-
-        def slow(saved: Saved, turn: int) -> None:
-            write(saved, turn)
-            raises_b = saved.routes["default/b"].state.weight_bp > 0
-            in_thread = threading.current_thread() is not threading.main_thread()
-            if raises_b and in_thread and not tripped.is_set():
-                loop.call_soon_threadsafe(lambda: (house.trip("a"), tripped.set()))
-                tripped.wait(2)
-
-        house.file.write = slow  # type: ignore[method-assign]
-        house.put("b.yaml", a_route("b", maxAttempts=1))
-        while not tripped.is_set():
-            await house.walk(ticks=1)
-        on_disk = house.file.read().routes["default/b"].state.weight_bp
-
-        assert house.weight("b") <= on_disk
-        assert house.router.table.routes["default/a"].policy.canary is None
-
-    run(scene)
-
-
-def test_a_trip_is_on_disk_when_the_brake_has_stopped(house: House) -> None:
-    async def scene() -> None:
-        house.put("route.yaml", a_route())
-        house.start()
-        house.put("route.yaml", a_route(maxAttempts=1))
-        await house.walk()
-        house.trip()
-
-        assert house.file.read().routes["default/assistant"].state.stage == "RolledBack"
-        house.start()
-        await house.walk()
-        assert house.weight() == 0
-
-    run(scene)
-
-
 # Commands.
 
 
@@ -391,50 +224,5 @@ def test_a_bake_does_not_end_while_nothing_was_served(house: House) -> None:
 
         assert after.stage == before.stage
         assert after.stable == before.stable
-
-    run(scene)
-
-
-# The state file.
-
-
-@pytest.mark.parametrize("text", ["{}", '{"name": "my-package"}', '{"format": 7}', "[]", "x"])
-def test_a_file_that_is_not_ours_is_refused(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "state.json"
-    path.write_text(text)
-
-    with pytest.raises(StateFileError, match="move it away"):
-        StateFile(path).read()
-
-
-def test_of_two_writes_that_meet_the_later_turn_stays(tmp_path: Path) -> None:
-    file = StateFile(tmp_path / "state.json")
-    early, late = file.turn(), file.turn()
-    file.write(Saved(format=1, boot=2), late)
-    file.write(Saved(format=1, boot=1), early)
-
-    assert file.read().boot == 2
-
-
-def test_only_tallies_that_fit_a_saved_route_are_restored(house: House) -> None:
-    async def scene() -> None:
-        house.put("route.yaml", a_route())
-        house.start()
-        house.put("route.yaml", a_route(maxAttempts=1))
-        await house.walk()
-        policy = house.router.table.routes["default/assistant"].policy
-        assert house.router.ledger.assign(policy, 0, "", house.now_s) is not None
-        await house.walk()
-        saved = house.file.read()
-        (good,) = saved.tallies
-        (epoch, *_) = good.epochs
-        cut = msgspec.structs.replace(epoch, counts=epoch.counts[:-1])
-        odd = msgspec.structs.replace(good, epochs=(cut,))
-        foreign = msgspec.structs.replace(
-            good, key=msgspec.structs.replace(good.key, objectives="ffffffffff")
-        )
-
-        assert readable(saved) == (good,)
-        assert readable(msgspec.structs.replace(saved, tallies=(odd, foreign))) == ()
 
     run(scene)

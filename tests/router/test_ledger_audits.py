@@ -1,21 +1,18 @@
-"""The ledger's audits, and labels: pairs count whenever they end, labels are only shown."""
+"""The ledger's audits: pairs count whenever they end."""
 
 import pytest
 
 from support.ledgers import (
-    CANARY,
     HORIZON_S,
     NOW,
     ROUTE,
-    STABLE,
     counts,
     fresh,
     judged,
     only,
     restarted,
-    serve,
 )
-from weir_core.evidence import AUDITS_BEGUN, FAILED
+from weir_core.evidence import AUDITS_BEGUN
 
 
 @pytest.fixture
@@ -92,23 +89,3 @@ def test_open_audits_do_not_speak_for_harm(ledger):
     for _ in range(12):
         ledger.audit_begin(ROUTE, NOW)
     assert judged(ledger, NOW + 1).log_e < alone
-
-
-def test_label_counts_once_for_its_arm(ledger):
-    ticket = serve(ledger, CANARY)
-    ledger.label(ticket, True, NOW + 5)
-    ledger.label(ticket, True, NOW + 6)
-    assert counts(ledger)[FAILED + 5] == 1
-
-
-def test_label_long_after_the_horizon_counts(ledger):
-    ticket = serve(ledger, STABLE)
-    only(ledger, NOW + 500)
-    ledger.label(ticket, True, NOW + 500)
-    assert counts(ledger, NOW + 501)[FAILED + 4] == 1
-
-
-def test_good_label_changes_nothing(ledger):
-    ticket = serve(ledger, CANARY)
-    ledger.label(ticket, False, NOW + 5)
-    assert counts(ledger)[FAILED + 5] == 0

@@ -56,7 +56,7 @@ def test_earliest_assigned_failure_of_a_session_counts(ledger):
     ledger.settle(late, ERROR, NOW + 6)
     ledger.settle(early, ERROR, NOW + 7)
     (failure,) = only(ledger, NOW + 8).failures
-    assert failure.second == NOW
+    assert failure.begin_s == NOW
     assert judged(ledger, NOW + 8, SESSIONS).objectives[0].failed == (1, 0)
 
 

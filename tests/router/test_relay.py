@@ -1,5 +1,8 @@
 """What a stream's bytes are on their way to the client."""
 
+import json
+from typing import Any
+
 import pytest
 
 from support.upstream import DONE, USAGE, chunk
@@ -88,3 +91,61 @@ def test_no_error_is_no_error() -> None:
 
     assert one.feed(event) == event
     assert not one.broken
+
+
+def with_usage(event: bytes, usage: Any, *, first: bool = False, space: bool = False) -> bytes:
+    """Return an event with a usage of this value, last or first."""
+    fields = json.loads(event[5:])
+    fields = {"usage": usage, **fields} if first else {**fields, "usage": usage}
+    text = json.dumps(fields, separators=None if space else (",", ":"))
+    return b"data: " + text.encode() + b"\n\n"
+
+
+@pytest.mark.parametrize("first", [False, True], ids=["last", "first"])
+@pytest.mark.parametrize("space", [False, True], ids=["tight", "spaced"])
+def test_a_usage_of_null_reaches_only_who_asked_for_usage(first: bool, space: bool) -> None:
+    """An upstream writes it into every chunk where usage is asked for."""
+    sent = with_usage(chunk("a"), None, first=first, space=space)
+    plain = json.loads(chunk("a")[5:])
+
+    stripped = relay().feed(sent + sent)
+    assert stripped.count(b"usage") == 0
+    assert [json.loads(one[5:]) for one in stripped.split(b"\n\n")[:2]] == [plain, plain]
+    assert Relay(strip_usage=False, keep=False).feed(sent) == sent
+
+
+def test_a_usage_that_is_told_beside_a_choice_passes() -> None:
+    sent = with_usage(chunk("a"), {"prompt_tokens": 2, "completion_tokens": 1})
+    one = relay()
+
+    assert one.feed(sent) == sent
+    assert one.usage.prompt_tokens == 2
+
+
+@pytest.mark.parametrize(
+    "text", ['","usage":null}', '"usage":null', 'x, "usage": null}'], ids=["end", "bare", "spaced"]
+)
+def test_a_text_that_reads_like_a_usage_passes(text: str) -> None:
+    sent = chunk(text)
+
+    assert relay().feed(sent) == sent
+    assert json.loads(sent[5:])["choices"][0]["delta"]["content"] == text
+
+
+def test_other_fields_of_an_event_stay_where_its_usage_goes() -> None:
+    sent = b"event: chunk\nid: 7\n" + with_usage(chunk("a"), None)
+
+    got = relay().feed(sent)
+    assert got.startswith(b"event: chunk\nid: 7\ndata: {")
+    assert b"usage" not in got
+
+
+def test_logprobs_that_only_weir_asked_for_are_taken_out() -> None:
+    logprobs = {"content": [{"token": "a", "logprob": -0.1, "top_logprobs": []}]}
+    one = Relay(strip_usage=True, strip_logprobs=True, keep=False)
+    got = one.feed(with_usage(chunk("a", logprobs=logprobs), None) + chunk("b") + DONE)
+
+    events = [json.loads(event[5:]) for event in got.split(b"\n\n")[:2]]
+    assert events[0]["choices"][0]["logprobs"] is None
+    assert "usage" not in events[0]
+    assert got.endswith(DONE)

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import logging
 from typing import Any
 
 import openai
@@ -10,8 +11,10 @@ import pytest
 from support.http_wire import until
 from support.running import Running, plain, running, two_tiers, two_upstreams
 from support.upstream import CLOSE, STREAM_HEAD, Script, chunk, completion, whole
-from weir_core.snapshot import Behaviour
-from weir_router.upstreams import EJECT_AFTER, Upstream
+from weir_core.snapshot import Backend, Behaviour
+from weir_router.process import told_to
+from weir_router.telemetry import Metrics
+from weir_router.upstreams import EJECT_AFTER, Keys, Upstream, Upstreams
 
 ASK: dict[str, Any] = {"model": "assistant", "messages": [{"role": "user", "content": "hello"}]}
 
@@ -148,3 +151,19 @@ def test_an_upstream_is_probed_by_one_call_at_a_time() -> None:
                 assert one.available(2.0)
 
     asyncio.run(scene())
+
+
+def test_an_ejection_says_why_and_whose(caplog: pytest.LogCaptureFixture) -> None:
+    upstreams = Upstreams(Keys(None), told_to(Metrics()))
+    one = upstreams.get(Backend(name="lost", identity="l", url="http://lost.invalid", model="m"))
+    with caplog.at_level(logging.INFO, "weir"):
+        for _ in range(EJECT_AFTER):
+            one.failed("Connect", 0.0, "lost.invalid: no address for lost.invalid: no such name")
+        one.succeeded()
+
+    told = [(record.getMessage(), getattr(record, "why", "")) for record in caplog.records]
+    assert told == [
+        ("backend ejected", "Connect: lost.invalid: no address for lost.invalid: no such name"),
+        ("backend is back", ""),
+    ]
+    assert {record.backend for record in caplog.records} == {"lost"}  # type: ignore[attr-defined]

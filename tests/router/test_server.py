@@ -326,7 +326,8 @@ def test_a_failing_handler_is_a_503_and_one_log_line(
 ) -> None:
     with caplog.at_level(logging.INFO, "weir_router.server"):
         got, _ = run(_answers_of(handler, post()))
-    assert (got[0].status, got[0].headers["retry-after"]) == (503, "1")
+    assert got[0].status == 503
+    assert got[0].headers["retry-after"] in ("1", "2")
     assert b'"type":"server_error"' in got[0].body
     assert [record.getMessage() for record in caplog.records] == ["handler failed"]
     assert "secret" not in str(vars(caplog.records[0]))

@@ -376,7 +376,8 @@ def test_more_than_limit_concurrency_is_a_503() -> None:
             await second.send(post("/other"))
             got = await second.answer()
             await second.rest()
-        assert (got.status, got.headers["retry-after"]) == (503, "1")
+        assert got.status == 503
+        assert got.headers["retry-after"] in ("1", "2")
         assert b'"code":"overloaded"' in got.body
 
     run(main())

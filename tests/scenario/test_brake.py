@@ -19,7 +19,7 @@ from support.running import (
 )
 from support.upstream import DONE, STREAM_HEAD, Script, chunk, chunked, completion, upstream, whole
 from weir_core.snapshot import Check, Monitoring, Objective, Rule
-from weir_router.standalone import brake
+from weir_router.process import brake
 
 ASK: dict[str, Any] = {"model": "assistant", "messages": [{"role": "user", "content": "hello"}]}
 ERRORS = Monitoring(objectives=(Objective(name="errors", event="Error"),))

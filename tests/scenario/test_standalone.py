@@ -1,6 +1,7 @@
 """`weir serve` as people run it: a real process, its files, its two addresses, its state."""
 
 import contextlib
+import http.client
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -96,8 +98,9 @@ def post(address: str, body: Any) -> Any:
 
 
 @contextlib.contextmanager
-def serve(config: Path) -> Iterator[Weir]:
-    command = [sys.executable, "-m", "weir_cli", "serve", "--config", str(config)]
+def serve(config: Path, *, descriptors: int = 0) -> Iterator[Weir]:
+    few = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh"] if descriptors else []
+    command = [*few, sys.executable, "-m", "weir_cli", "serve", "--config", str(config)]
     command += ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log-level", "error"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONWARNINGS": "error"}
@@ -225,22 +228,77 @@ def test_a_foreign_state_file_is_never_overwritten(tmp_path: Path, url: str) -> 
     assert state.read_text() == "{}garbage"
 
 
-def test_metrics_and_health_are_on_both_addresses(tmp_path: Path, url: str) -> None:
+def test_health_is_on_both_addresses_and_metrics_are_on_one(tmp_path: Path, url: str) -> None:
     write(tmp_path, url)
     with serve(tmp_path) as weir:
         weir.ask()
-        for address in (weir.front, weir.admin):
-            for path in ("/healthz", "/readyz", "/metrics"):
-                with urllib.request.urlopen(address + path, timeout=5) as reply:
-                    text = reply.read().decode()
-                assert reply.status == 200
+        health = (weir.front + "/healthz", weir.front + "/readyz", weir.admin + "/readyz")
+        for address in (*health, weir.admin + "/healthz", weir.admin + "/metrics"):
+            with urllib.request.urlopen(address, timeout=5) as reply:
+                text = reply.read().decode()
+            assert reply.status == 200
         assert 'weir_requests_total{arm="stable",code="200"' in text
 
 
-def test_the_management_api_is_not_on_the_clients_address(tmp_path: Path, url: str) -> None:
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/metrics",
+        "/metrics/",
+        "//metrics",
+        "/weir/v1/status",
+        "/weir/v1/routes/default/assistant",
+        "/docs",
+        "/redoc",
+        "/openapi.json",
+        "/",
+    ],
+)
+def test_the_clients_address_has_model_endpoints_and_health_alone(served: Weir, path: str) -> None:
+    """Whoever may ask a model may not see who else does, and may not promote a canary."""
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        get(served.front + path)
+    assert refused.value.code == 404
+    refused.value.close()
+
+
+def test_with_few_descriptors_clients_are_refused_and_models_still_reached(
+    tmp_path: Path, url: str
+) -> None:
+    """A hundred and sixty descriptors: some dozen clients are let in, and each is answered."""
     write(tmp_path, url)
-    with serve(tmp_path) as weir:
-        with pytest.raises(urllib.error.HTTPError) as refused:
-            get(f"{weir.front}/weir/v1/status")
-        assert refused.value.code == 404
-        refused.value.close()
+    body = json.dumps({"model": "assistant", "messages": [{"role": "user", "content": "hi"}]})
+    with serve(tmp_path, descriptors=160) as weir, contextlib.ExitStack() as held:
+        place = urlsplit(weir.front)
+        statuses = []
+        lines = []
+        while 503 not in statuses:
+            line = http.client.HTTPConnection(place.hostname or "", place.port, timeout=5)
+            lines.append(held.enter_context(contextlib.closing(line)))
+            line.request("POST", "/v1/chat/completions", body)
+            reply = line.getresponse()
+            statuses.append(reply.status)
+            reply.read()
+        assert 10 <= statuses.count(200) <= 80
+        assert 1 <= int(reply.headers["retry-after"]) <= 30
+        lines[0].request("POST", "/v1/chat/completions", body)
+        assert lines[0].getresponse().status == 200
+        with urllib.request.urlopen(f"{weir.admin}/metrics", timeout=5) as page:
+            assert "weir_connections_refused_total 1.0" in page.read().decode()
+
+
+def test_no_command_is_taken_at_the_clients_address(served: Weir) -> None:
+    address = f"{served.front}/weir/v1/routes/default/assistant/command"
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        post(address, {"verb": "abort", "revision": "x"})
+    assert refused.value.code == 404
+    refused.value.close()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, url: str) -> Iterator[Weir]:
+    """One process for tests that change nothing."""
+    folder = tmp_path_factory.mktemp("served")
+    write(folder, url)
+    with serve(folder) as weir:
+        yield weir

@@ -19,7 +19,7 @@ from weir_core.evidence import Tally
 from weir_core.snapshot import Limits, RoutePolicy
 from weir_core.wire import Packed, Push, Report, Routed, decode_push, encode, pack
 from weir_operator.certs import rotate
-from weir_operator.feed import Feed, Pace
+from weir_operator.feed import Connected, Feed, Pace
 from weir_operator.gatekeeper import Gatekeeper
 from weir_operator.kube import KubeError
 from weir_router.clock import steady_clock
@@ -150,6 +150,26 @@ class Operator:
         self._number += 1
         version = (self.term, self._number)
         return {f"{p.namespace}/{p.name}": Routed(version=version, policy=p) for p in policies}
+
+    def seen(self) -> Connected:
+        """Return the one router of the namespace llm as the operator knows it."""
+        (one,) = self.feed.connected("llm")
+        return one
+
+    def start_seen(self) -> int:
+        """Return the start count of the one router, 0 while there is none."""
+        found = self.feed.connected("llm")
+        return found[0].report.start if found else 0
+
+    def assigned(self) -> tuple[int, int]:
+        """Return what the one router's young evidence counts as assigned, by arm."""
+        rows = [cell.counts for t in self.seen().report.tallies for cell in t.cells]
+        return sum(row[0] for row in rows), sum(row[1] for row in rows)
+
+    def obeyed(self, routes: dict[str, Routed]) -> Callable[[], bool]:
+        """Return a question: does the one router obey exactly these?"""
+        wanted = {key: one.version for key, one in routes.items()}
+        return lambda: [one.report.acks for one in self.feed.connected("llm")] == [wanted]
 
     def publish(
         self,
@@ -294,11 +314,13 @@ class RouterPod:
         """Return what the router obeys of a route."""
         return self.router.table.routes[key].policy
 
-    def serve(self, arm: int, *, failed: int = 0, times: int = 1) -> None:
+    def serve(
+        self, arm: int, *, failed: int = 0, times: int = 1, key: str = "llm/assistant"
+    ) -> None:
         """Draw requests for an arm and settle them at once."""
         for _ in range(times):
             now_s = self.clock()
-            ticket = self.router.ledger.assign(self.policy(), arm, "", now_s)
+            ticket = self.router.ledger.assign(self.policy(key), arm, "", now_s)
             assert ticket is not None
             self.router.ledger.settle(ticket, failed, now_s)
 

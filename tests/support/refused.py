@@ -132,6 +132,23 @@ TOGETHER = (
         field="spec.rollout.assignment.header",
     ),
     route(
+        "prefix tokens of another commit",
+        "spec.behaviour.streaming",
+        {"commit": "AfterVerify", "prefixTokens": 8},
+        "prefixTokens belongs to commit Prefix, not to AfterVerify",
+        field="spec.behaviour.streaming.prefixTokens",
+    ),
+    Row(
+        "a schema of a prefix",
+        ROUTE,
+        {
+            "spec.behaviour.streaming": {"commit": "Prefix"},
+            "spec.behaviour.tiers.0.accept": [{"name": "shape", "type": "Schema"}],
+        },
+        "spec.behaviour.tiers",
+        "no check of type Schema with streaming.commit Prefix",
+    ),
+    route(
         "checks named alike",
         "spec.behaviour.tiers.0.accept",
         [{"name": "a", "type": "Finish"}, {"name": "a", "type": "Schema"}],

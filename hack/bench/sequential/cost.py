@@ -19,6 +19,7 @@ OBJECTIVES = (
     Objective(name="quality", event="Harm", share=2, max_rate=0.03),
 )
 WEIGHTS = (500, 1_000, 2_500, 2_500, 5_000, 5_000)
+RATES = (0.01, 0.02, 0.005)
 ROUTERS = 10
 
 
@@ -27,13 +28,16 @@ def lines() -> Iterator[str]:
     yield "\n| Cost (processor time) | µs |\n|---|---|"
     yield f"| assign and settle, by request | {_hot(session=0):.2f} |"
     yield f"| assign and settle, sessions of 8 | {_hot(session=8):.2f} |"
-    ledger, route, now_s = _grown("r0")
+    ledger, route, now_s = _grown(0)
     judging = _us(lambda: ledger.judge(route, alpha=0.01, now_s=now_s), 50)
     yield f"| judge 4 objectives × 6 epochs, the canary failing each second | {judging:.0f} |"
+    worse = _grown(0, ratio=3)[0]
+    close = _us(lambda: worse.judge(route, alpha=0.01, now_s=now_s), 20)
+    yield f"| the same half-way to a rollback, at every prefix | {close:.0f} |"
     size = len(msgspec.json.encode(ledger.tallies(now_s)))
     reporting = _us(lambda: _tallies(ledger, route, now_s), 50)
     yield f"| tallies, of {size:,} bytes | {reporting:.0f} |"
-    reports = [tally for n in range(ROUTERS) for tally in _grown(f"r{n}")[0].tallies(now_s)]
+    reports = [tally for n in range(ROUTERS) for tally in _grown(n)[0].tallies(now_s)]
     merging = _us(lambda: _judged(reports, route, now_s), 10)
     yield f"| merge and judge the same of {ROUTERS} routers | {merging:.0f} |"
 
@@ -63,10 +67,13 @@ def _hot(session: int) -> float:
     return _us(serve, 1) / len(names)
 
 
-def _grown(router: str) -> tuple[Ledger, RoutePolicy, float]:
-    """Return a ledger with six epochs, the last one full of requests of the last 40 s."""
-    rng = random.Random(1)
-    ledger = Ledger(router=router, boot="1")
+def _grown(router: int, ratio: float = 1) -> tuple[Ledger, RoutePolicy, float]:
+    """Return a ledger with six epochs, the last one full of requests of the last 40 s.
+
+    `ratio` is of the canary's failures to stable's.
+    """
+    rng = random.Random(router)
+    ledger = Ledger(router=f"r{router}", boot="1")
     case = Case(
         requests=0,
         weights=(),
@@ -82,7 +89,8 @@ def _grown(router: str) -> tuple[Ledger, RoutePolicy, float]:
             now_s += 0.01
             ticket = ledger.assign(route, int(rng.random() * 1e4 < weight_bp), "", now_s)
             assert ticket is not None
-            failed = sum((rng.random() < rate) << j for j, rate in enumerate((0.01, 0.02, 0.005)))
+            worse = ratio if ticket.arm else 1
+            failed = sum((rng.random() < worse * rate) << j for j, rate in enumerate(RATES))
             ledger.settle(ticket, failed, now_s)
             if rng.random() < 0.1:
                 audit = ledger.audit_begin(route, now_s)

@@ -13,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import cost
+import feedback
 import tables
 from world import Case, Run, run
 
@@ -21,7 +22,8 @@ Cell = tuple[str, str, int]
 
 def work(job: tuple[Case, int]) -> Run:
     """Do one run; at module level, so that a process can be handed it."""
-    return run(*job)
+    case, seed = job
+    return case.drive(seed) if isinstance(case, feedback.Labelled) else run(case, seed)
 
 
 def done(jobs: list[tuple[Case, int]], pool: object) -> list[Run]:
@@ -57,7 +59,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small tables, under a minute")
     parser.add_argument("--runs", type=int, default=0, help="runs a cell of the first table")
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--only", default="", help="equal, detection, promotion, pairs or cost")
+    parser.add_argument(
+        "--only", default="", help="equal, detection, promotion, pairs, feedback or cost"
+    )
     parser.add_argument("--row", default="", help="only rows whose name holds this")
     parser.add_argument("--json", type=Path, help="where to keep the raw results")
     given = parser.parse_args()
@@ -65,7 +69,8 @@ def main() -> None:
     kept: dict[str, list[dict[str, object]]] = {}
     began_s = time.monotonic()
     pool = Pool(given.jobs) if given.jobs > 1 else None
-    for table in tables.tables(runs, size=0.5 if given.quick else 1.0):
+    size = 0.5 if given.quick else 1.0
+    for table in (*tables.tables(runs, size), *feedback.tables(runs, size)):
         if given.only in ("", table.name):
             for line in lines(table, pool, kept, given.row):
                 print(line, flush=True)

@@ -1,10 +1,12 @@
 """The tables of the bench: which cases are run, and how their runs are told in markdown."""
 
-import math
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
+from statistics import fmean as mean
 
+from truth import information_bound
 from world import (
     BEGIN_S,
     ERRORS,
@@ -33,6 +35,9 @@ from weir_core.sequential import fingerprint
 from weir_core.snapshot import Objective
 
 WEIGHTS = (500, 1_000, 5_000)
+BRAKE_S = 0.05
+"""How often a router's brake looks."""
+
 ALPHA = 0.01
 SPENT = 0.8 * ALPHA
 """What the operator's brake spends; detection is measured at it."""
@@ -81,17 +86,29 @@ def told_promotions(_case: Case, runs: list[Run]) -> str:
 
 
 def told_detection(case: Case, runs: list[Run]) -> str:
-    """Return mean canary requests until rollback, over the bound, and bad answers served."""
-    found = [one for one in runs if one.rolled_back]
+    """Return what a detection took: all, the price of information, the delay, bad answers.
+
+    All: mean canary requests until the trip, over the bound. Information: those until the
+    evidence crosses if every outcome is known at once, over the bound at α and, in brackets, at
+    α times the mass of the start that found it. Delay: seconds from there to the trip, and, in
+    brackets, until the requests assigned by then have answered.
+    """
+    found = [(one, one.crossing) for one in runs if one.rolled_back and one.crossing]
     if not found:
         return "none"
-    mean = sum(one.assigned[CANARY] for one in found) / len(found)
-    bad = sum(one.bad_served for one in found) / len(found)
-    bound = information_bound(
-        case.fails(CANARY, 1.0), case.fails(STABLE, 1.0), case.weights[-1][1] / 1e4, case.alpha
-    )
+    rates = (case.fails(CANARY, 1.0), case.fails(STABLE, 1.0), case.weights[-1][1] / 1e4)
+    bound = information_bound(*rates, case.alpha)
+    spent = mean(information_bound(*rates, case.alpha * c.mass) for _, c in found)
+    all_of = mean(one.assigned[CANARY] for one, _ in found)
+    needed = mean(crossing.canary for _, crossing in found)
+    delay_s = mean(one.delay_s for one, _ in found)
+    answered_s = mean(crossing.answered_s - crossing.at_s for _, crossing in found)
+    bad = mean(one.bad_served for one, _ in found)
     missed = f", missed {len(runs) - len(found)}" if len(found) < len(runs) else ""
-    return f"{mean:,.0f} / {bound:,.0f} = **{mean / bound:.2f}** (bad {bad:.1f}{missed})"
+    return (
+        f"{all_of:,.0f} = {all_of / bound:.2f}; **{needed / bound:.2f}** ({needed / spent:.2f}),"
+        f" **{delay_s:.1f} s** ({answered_s:.1f}); bad {bad:.1f}{missed}"
+    )
 
 
 def told_audits(_case: Case, runs: list[Run]) -> str:
@@ -101,23 +118,6 @@ def told_audits(_case: Case, runs: list[Run]) -> str:
         return "none"
     late = audits[min(len(audits) - 1, int(0.95 * len(audits)))]
     return f"{audits[len(audits) // 2]} ({late}), missed {len(runs) - len(audits)}"
-
-
-def information_bound(canary: float, stable: float, w: float, alpha: float) -> float:
-    """Return the fewest canary requests that any level-α test of power one needs on average.
-
-    Wald's bound with an unknown concurrent baseline:
-    w·ln(1/α)/[w·KL(p1‖p̄) + (1 − w)·KL(p0‖p̄)], p̄ = w·p1 + (1 − w)·p0.
-    """
-    if canary >= 1:
-        canary = 1 - 1e-12
-    mixed = w * canary + (1 - w) * stable
-    information = w * _kl(canary, mixed) + (1 - w) * _kl(stable, mixed)
-    return w * math.log(1 / alpha) / information
-
-
-def _kl(p: float, q: float) -> float:
-    return p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))
 
 
 def by_weight(case: Case) -> tuple[Case, ...]:
@@ -164,27 +164,30 @@ def drifting(_arm: int, progress: float) -> float:
 
 def wrong_pairs(small: float, large: float) -> Callable[[random.Random], tuple[bool, bool]]:
     """Draw harms of the canary (wrong with `small`) and stable (`large`), half in common."""
+    return partial(_wrong_pair, small, large)
+
+
+def _wrong_pair(small: float, large: float, rng: random.Random) -> tuple[bool, bool]:
     common = min(small, large) / 2
-
-    def drawn(rng: random.Random) -> tuple[bool, bool]:
-        if rng.random() < common:
-            return True, True
-        return rng.random() < small - common, rng.random() < large - common
-
-    return drawn
+    if rng.random() < common:
+        return True, True
+    return rng.random() < small - common, rng.random() < large - common
 
 
 def equal(runs: int, size: float) -> Table:
     """Return A/A: equal arms are watched at every event, none should be rolled back."""
     n = int(1_200 * size)
-    plain = Case(requests=n, weights=(), fails=steady(0.1, 0.1), per_s=25)
+    plain = Case(requests=n, weights=(), fails=steady(0.1, 0.1), per_s=25, look_s=0.5)
     uneven = replace(plain, latency=fast_canary_failures)
     ceiling = Objective(name="errors", event="Error", max_rate=0.1)
     rows = [
         ("latencies alike", plain),
         ("canary fails at 0.3 s, stable at 30 s", uneven),
         ("stable fails at 0.3 s, canary at 30 s", replace(plain, latency=slow_canary_failures)),
-        ("the same on 3 routers, merged", replace(uneven, routers=3, requests=2 * n // 3)),
+        (
+            "canary fails at 0.3 s, stable at 30 s, 3 routers that report each second",
+            replace(uneven, routers=3, report_s=1.0, requests=2 * n // 3),
+        ),
         ("5 % clients gone, 1 % outcomes lost", replace(uneven, gone=0.05, lost=(0.01, 0.01))),
         ("6 restarts", replace(uneven, restarts=6)),
         ("6 restarts, canary 10 times slower", replace(plain, latency=slow_canary, restarts=6)),
@@ -228,7 +231,16 @@ def equal(runs: int, size: float) -> Table:
 def detection(runs: int, size: float) -> Table:
     """Return how many canary requests a regression takes, over the information bound."""
     del size
-    base = Case(requests=400_000, weights=(), fails=steady(0.01, 0.01), per_s=10, alpha=SPENT)
+    base = Case(
+        requests=400_000,
+        weights=(),
+        fails=steady(0.01, 0.01),
+        per_s=10,
+        alpha=SPENT,
+        look_s=BRAKE_S,
+        measured=True,
+        spared=True,
+    )
     rows = [
         (f"1 % → {ratio} %", replace(base, fails=steady(0.01, 0.01 * ratio)), runs)
         for ratio in (2, 3, 5, 10)
@@ -258,7 +270,10 @@ def detection(runs: int, size: float) -> Table:
             for r in (3, 10)
         ]
     told = [Row(name, by_weight(case), n, told_detection) for name, case, n in rows]
-    title = f"Mean canary requests until rollback / bound at α = {SPENT} (10 requests/s), w ="
+    title = (
+        f"Canary requests until rollback = over the bound at α = {SPENT}; **information** (at the"
+        " α spent), **delay** (until all in flight had answered); bad answers (10 requests/s), w ="
+    )
     return Table("detection", title, ("5 %", "10 %", "50 %"), tuple(told))
 
 

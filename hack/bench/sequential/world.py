@@ -5,16 +5,20 @@ Nothing here computes evidence. A case says how requests come and fail; a run dr
 Looking at every event is cut down to events after which evidence of harm can be larger than at
 the last look: a canary failure was settled (looked at at once); a stable request was settled as
 good, which counted as failed while it was open, a router has restarted, or a lost outcome has
-passed the horizon (looked at when the running second ends, while a canary failure is younger
+passed the horizon (looked at by the clock, as the brake does, while a canary failure is younger
 than the horizon). All other counts that move are stable failures, assignments and canary
 successes: they leave the evidence where it is or lower it.
 """
 
 import heapq
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
+from truth import Crossing, Truth
+
+from weir_core.eprocess import harm_bet
 from weir_core.evidence import ASSIGNED, BAD, CANARY, STABLE, Judgement, Tally
 from weir_core.routing import draw
 from weir_core.sequential import horizon_s, judge, merge
@@ -66,7 +70,11 @@ def slow_canary(rng: random.Random, arm: int, failed: bool) -> float:
 
 def steady(stable: float, canary: float) -> Rate:
     """Failure rates that do not change."""
-    return lambda arm, _progress: canary if arm == CANARY else stable
+    return partial(_rate, (stable, canary))
+
+
+def _rate(rates: tuple[float, float], arm: int, _progress: float) -> float:
+    return rates[arm]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +91,8 @@ class Case:
     promote: bool = False
     promote_ratio: float = 2.0
     routers: int = 1
+    report_s: float = 0.0
+    """How often each of several routers reports, each at a moment of its own; 0 is at each look."""
     session: int = 0
     """Requests a session makes; 0 draws requests one by one."""
     lost: tuple[float, float] = (0.0, 0.0)
@@ -95,6 +105,12 @@ class Case:
     past: tuple[Tally, ...] = ()
     on_arrival: bool = False
     """The known wrong way: settle failures into evidence when they arrive."""
+    look_s: float = 0.25
+    """How often the evidence is looked at by the clock."""
+    measured: bool = False
+    """Whether to find out when the evidence crosses if every outcome is known at once."""
+    spared: bool = False
+    """Whether not to look by the clock before that: a rollback cannot come sooner."""
 
 
 @dataclass
@@ -108,6 +124,9 @@ class Run:
     bad_served: int = 0
     seconds: float = 0.0
     audits: int = 0
+    crossing: Crossing | None = None
+    delay_s: float = 0.0
+    """From the crossing to the trip."""
 
 
 def policy(case: Case, weight_bp: int) -> RoutePolicy:
@@ -141,6 +160,7 @@ class Fleet:
         self.boots = 0
         self.dead: list[Tally] = []
         self.ledgers = [self._boot() for _ in range(case.routers)]
+        self.reports: list[tuple[float, tuple[Tally, ...]]] = [(0.0, ())] * case.routers
         if case.past:
             self.ledgers[0].restore(case.past, now_s)
 
@@ -161,22 +181,33 @@ class Fleet:
         """Judge as a lone router does, or as the operator over the reports of several."""
         if self.case.routers == 1:
             return self.ledgers[0].judge(policy, alpha=self.case.alpha, now_s=now_s)
-        reports = [tally for ledger in self.ledgers for tally in ledger.tallies(now_s)]
         return judge(
-            merge([*reports, *self.dead]),
+            merge([*self._reported(now_s), *self.dead]),
             policy.monitoring.objectives,
             alpha=self.case.alpha,
             promote_alpha=policy.rollout.promote_alpha,
             promote_ratio=policy.rollout.promote_ratio,
             now_s=now_s,
             horizon_s=horizon_s(policy),
-            audited=policy.monitoring.audits is not None,
         )
+
+    def _reported(self, now_s: float) -> Iterator[Tally]:
+        every_s = self.case.report_s
+        for at, ledger in enumerate(self.ledgers):
+            turn = now_s / every_s + at / self.case.routers if every_s else now_s
+            if not every_s or int(turn) > self.reports[at][0]:
+                self.reports[at] = (int(turn), ledger.tallies(now_s))
+            yield from self.reports[at][1]
 
 
 def run(case: Case, seed: int) -> Run:
     """Drive one case to its verdict or its end."""
     return _Drive(case, seed).run()
+
+
+def _truth_of(case: Case) -> Truth:
+    assert case.objectives == (ERRORS,), "one ratio is measured"
+    return Truth(harm_bet(ERRORS.max_ratio), case.alpha, case.past)
 
 
 class _Drive:
@@ -193,6 +224,8 @@ class _Drive:
         self.failed_s = 0.0
         self.over = False
         self.may_rise = False
+        self.looks_s = self.now_s + case.look_s
+        self.truth = _truth_of(case) if case.measured else None
         rows = [epoch.counts for tally in case.past for epoch in tally.epochs]
         self.past = (sum(r[ASSIGNED] for r in rows), sum(r[ASSIGNED + 1] for r in rows))
         self.bad_before = sum(row[BAD] for row in rows)
@@ -200,27 +233,29 @@ class _Drive:
     def run(self) -> Run:
         case, rng = self.case, self.rng
         began_s = self.now_s
-        second = int(self.now_s)
         crashes = {int(case.requests * (k + 1) / (case.restarts + 1)) for k in range(case.restarts)}
         for serial in range(case.requests):
-            self.now_s += rng.expovariate(case.per_s)
-            self._settle_due(serial)
-            if int(self.now_s) != second:
-                second = int(self.now_s)
-                self._tick()
+            self._pass(self.now_s + rng.expovariate(case.per_s))
             if self.over:
                 break
             if serial in crashes:
                 self.fleet.restart(rng.randrange(case.routers), self.now_s)
             self._arrive(serial)
-        while self.open and not self.over:
-            self.now_s = max(self.now_s, self.open[0][0])
-            self._settle_due(case.requests)
-        for _ in range(DEADLINE_MS // 1_000 + 6):
-            self.now_s += 1
-            self._tick()
+        self._pass(self.now_s + DEADLINE_MS / 1_000 + 6)
         self.result.seconds = self.now_s - began_s
+        if self.truth is not None:
+            self.result.crossing = self.truth.crossing
         return self.result
+
+    def _pass(self, until_s: float) -> None:
+        """Let the time pass: settle and look when it is time to."""
+        while self.looks_s <= until_s and not self.over:
+            self._settle_due(self.looks_s)
+            self._tick(self.looks_s)
+            self.looks_s += self.case.look_s
+        self._settle_due(until_s)
+        if not self.over:
+            self.now_s = until_s
 
     def _arrive(self, serial: int) -> None:
         case, rng = self.case, self.rng
@@ -237,11 +272,19 @@ class _Drive:
             return
         failed = (bad if session else rng.random()) < case.fails(arm, progress)
         delay = case.latency(rng, arm, failed)
-        lost = case.lost[arm]
-        if lost and rng.random() < lost:
-            return
+        is_lost = case.lost[arm] > 0 and rng.random() < case.lost[arm]
         if case.gone and rng.random() < case.gone:
             delay = min(delay, rng.random() * 2)
+        if self.truth is not None:
+            self.truth.assign(
+                self.now_s,
+                self.policy.weight_bp,
+                arm=arm,
+                failed=failed or is_lost,
+                settles_s=self.now_s + delay,
+            )
+        if is_lost:
+            return
         heapq.heappush(self.open, (self.now_s + delay, serial, ledger, ticket, failed, arm))
 
     def _session(self, progress: float) -> tuple[str, float]:
@@ -268,17 +311,18 @@ class _Drive:
             self.failed_s = self.now_s
             self._look()
 
-    def _settle_due(self, serial: int) -> None:
-        while self.open and self.open[0][0] <= self.now_s and not self.over:
+    def _settle_due(self, until_s: float) -> None:
+        while self.open and self.open[0][0] <= until_s and not self.over:
+            self.now_s = self.open[0][0]
             at_s, _, ledger, ticket, failed, arm = heapq.heappop(self.open)
             if self.case.on_arrival and failed:
                 ticket = self._as_if_new(ledger, ticket, at_s)
             ledger.settle(ticket, int(failed), at_s)
-            if not failed and arm == STABLE:
+            if arm == STABLE and (not failed or self.case.on_arrival):
                 self.may_rise = True
             if failed and arm == CANARY:
                 self.failed_s = at_s
-                self._look(at_s)
+                self._look()
 
     def _as_if_new(self, ledger: Ledger, ticket: Ticket, at_s: float) -> Ticket:
         """Settle the request as good and count its failure as one assigned just now."""
@@ -287,22 +331,29 @@ class _Drive:
         assert late is not None
         return late
 
-    def _tick(self) -> None:
+    def _tick(self, now_s: float) -> None:
         if self.over:
             return
+        self.now_s = now_s
+        if self.case.spared and self.truth is not None and self.truth.crossing is None:
+            return
         may_rise = self.may_rise or any(self.case.lost) or self.case.restarts > 0
-        is_young = self.now_s - self.failed_s <= DEADLINE_MS / 1_000 + 5
+        is_young = now_s - self.failed_s <= DEADLINE_MS / 1_000 + 5
         if self.case.promote or (may_rise and is_young):
             self._look()
 
-    def _look(self, now_s: float = 0.0) -> None:
+    def _look(self) -> None:
         self.may_rise = False
-        judgement = self.fleet.judge(self.policy, now_s or self.now_s)
+        judgement = self.fleet.judge(self.policy, self.now_s)
         self.result.held.update(judgement.holds)
         past = self.past
         self.result.assigned = (judgement.assigned[0] - past[0], judgement.assigned[1] - past[1])
         self.result.bad_served = judgement.bad_served - self.bad_before
         if judgement.verdict == "Harm":
             self.result.rolled_back = self.over = True
+            if self.truth is not None:
+                crossing = self.truth.crossing
+                assert crossing is not None, "rolled back before the evidence has crossed"
+                self.result.delay_s = self.now_s - crossing.at_s
         if self.case.promote and judgement.verdict == "Safe":
             self.result.promoted = self.over = True

@@ -1,0 +1,128 @@
+"""What a router in a pod remembers across its own restarts: its starts, its trips.
+
+One small file in a folder that lives as long as the pod. It is written at events, never per
+request. A router that cannot write it serves all the same.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
+
+from weir_core import reasons
+from weir_core.evidence import Trip
+from weir_core.snapshot import RoutePolicy
+from weir_router.disk import write_whole
+
+MAX_TRIPS = 256
+UNCLEAN_ENDS = 2
+"""So many within one attempt, and the canary may be what kills this router."""
+log = logging.getLogger("weir")
+
+
+class Begun(msgspec.Struct, frozen=True):
+    """An attempt that got traffic here, and how many unclean ends there had been before."""
+
+    revision: str
+    attempt: int
+    unclean: int
+
+
+class Past(msgspec.Struct, frozen=True, kw_only=True):
+    """All of it. `start` counts starts from 1; `begun` is by route uid."""
+
+    start: int = 0
+    clean: bool = True
+    unclean: int = 0
+    trips: tuple[Trip, ...] = ()
+    begun: dict[str, Begun] = {}
+
+    def latched(self, uid: str) -> tuple[tuple[str, int], ...]:
+        """Return the (revision, attempt) pairs of a route that were tripped here."""
+        return tuple((t.revision, t.attempt) for t in self.trips if t.route_uid == uid)
+
+
+def started(past: Past) -> Past:
+    """Return the past of a router that has just started."""
+    unclean = past.unclean + (0 if past.clean else 1)
+    return replace(past, start=past.start + 1, unclean=unclean, clean=False)
+
+
+def tripped(past: Past, trip: Trip) -> Past:
+    """Return the past with one more trip, the oldest forgotten beyond MAX_TRIPS."""
+    if (trip.revision, trip.attempt) in past.latched(trip.route_uid):
+        return past
+    return replace(past, trips=(*past.trips, trip)[-MAX_TRIPS:])
+
+
+def noted(past: Past, policies: Iterable[RoutePolicy]) -> Past:
+    """Return the past with every attempt that gets traffic now; of other routes none is kept."""
+    begun = {}
+    for policy in policies:
+        known = past.begun.get(policy.uid)
+        if policy.canary is not None and policy.weight_bp > 0:
+            name, attempt = policy.canary.name, policy.attempt
+            if known is None or (known.revision, known.attempt) != (name, attempt):
+                known = Begun(name, attempt, past.unclean)
+        if known is not None:
+            begun[policy.uid] = known
+    return past if begun == past.begun else replace(past, begun=begun)
+
+
+def killers(
+    past: Past, policies: Iterable[RoutePolicy], *, router: str, now_s: float
+) -> list[Trip]:
+    """Return a trip for each canary under which this router ended UNCLEAN_ENDS times."""
+    trips = []
+    for policy in policies:
+        known = past.begun.get(policy.uid)
+        if policy.canary is None or policy.weight_bp <= 0 or known is None:
+            continue
+        same = (known.revision, known.attempt) == (policy.canary.name, policy.attempt)
+        if same and past.unclean - known.unclean >= UNCLEAN_ENDS:
+            trips.append(
+                Trip(
+                    route_uid=policy.uid,
+                    revision=known.revision,
+                    attempt=known.attempt,
+                    decided_by=f"router/{router}",
+                    reason=reasons.UNCLEAN_BOOTS,
+                    suspect="",
+                    log_e=0.0,
+                    at_s=now_s,
+                )
+            )
+    return trips
+
+
+class PastFile:
+    """The file. One that cannot be written is told, never an error: serving comes first."""
+
+    def __init__(self, path: Path, *, clock: Callable[[], float]) -> None:
+        self._path = path
+        self._clock = clock
+
+    def read(self) -> Past:
+        """Return what was written.
+
+        Of a file that cannot be read it is only known that there were starts: they are counted
+        on from the time, so that no count is given twice, and the last end was no orderly one.
+        """
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=Past)
+        except FileNotFoundError:
+            return Past()
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+            log.error("state unreadable", extra={"file": str(self._path), "error": str(error)})
+            return Past(start=int(self._clock()), clean=False)
+
+    def write(self, past: Past) -> bool:
+        """Write it; return whether that could be done."""
+        try:
+            write_whole(self._path, msgspec.json.encode(past))
+        except OSError as error:
+            log.error("state not written", extra={"file": str(self._path), "error": str(error)})
+            return False
+        return True

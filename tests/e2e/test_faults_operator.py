@@ -1,0 +1,241 @@
+"""Operators that are two, that die at any line, or that find their memory gone."""
+
+import contextlib
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from e2e.cluster import Cluster, wait_for
+from e2e.faults import (
+    OPERATOR,
+    ROUTE,
+    Watch,
+    begin,
+    force,
+    lease,
+    led,
+    name_of,
+    scale,
+    watched,
+    weights,
+    without_operator,
+)
+from e2e.weir import SYSTEM, backend, route, serve, settled, status, traffic
+
+TURNS = 20
+COMMAND = "inference.weir.dev/command"
+KILLED_LINES = Path(__file__).with_name("killed_lines.py")
+Thing = dict[str, Any]
+
+
+def told(what: str) -> None:
+    print(f"\n    {what}", flush=True)
+
+
+def test_of_two_operators_one_acts(weir: Cluster, namespace: str) -> None:
+    serve(weir, namespace)
+    leader, term = lease(weir)
+    scale(weir, 2)
+    try:
+        weir.kubectl("rollout", "status", OPERATOR, "-n", SYSTEM, "--timeout=60s")
+        with (
+            weir.url("weir-router", 80, namespace=namespace) as url,
+            watched(weir, namespace) as watch,
+            traffic(url, workers=3) as load,
+        ):
+            before = begin(weir, watch)
+            assert lease(weir) == (leader, term)
+            assert _marked(weir) == [leader]
+            with weir.timed("leader of two killed until the other leads"):
+                force(weir, SYSTEM, leader)
+                second = led(weir, but=leader)
+            assert lease(weir)[1] == term + 1
+            wait_for(lambda: _marked(weir) == [second], 30, "the second one's label")
+            after = watch.until("more evidence", lambda now: now.assigned > before.assigned)
+            assert after.attempt == before.attempt
+            settled(weir, ROUTE, namespace, limit_s=240)
+            assert watch.look().stable == before.canary
+        assert load.failures == []
+        assert _versions(weir, namespace) >= {term + 1}
+    finally:
+        scale(weir, 1)
+
+
+def _marked(weir: Cluster) -> list[str]:
+    """Return the operators that the Service leads to."""
+    words = ("pods", "-n", SYSTEM, "--selector", "inference.weir.dev/leads=true")
+    return [name_of(pod) for pod in weir.get(*words)["items"]]
+
+
+def _versions(weir: Cluster, namespace: str) -> set[int]:
+    """Return the terms of the published versions, as they stand in the snapshot."""
+    import base64
+
+    from weir_core.wire import unpack
+
+    stands = weir.get("configmap", "weir-router-snapshot", "-n", namespace)
+    packed = unpack(base64.b64decode(stands["binaryData"]["snapshot"]))
+    return {routed.version[0] for routed in packed.routes.values()}
+
+
+def test_an_operator_that_dies_at_random_lines(weir: Cluster, namespace: str) -> None:
+    serve(weir, namespace)
+    with (
+        weir.url("weir-router", 80, namespace=namespace) as url,
+        watched(weir, namespace, routers=True) as watch,
+        traffic(url, workers=3) as load,
+    ):
+        with weir.timed(f"operator killed at {TURNS} lines of its own"), _dying(weir):
+            # A change of the backend: a second workload, then a canary, then a promotion.
+            longer = backend("small", "small", length=257)
+            weir.apply(longer, namespace=namespace)
+            log = wait_for(lambda: _over(weir), 420, "the last turn")
+        with weir.timed("settled after the last kill"):
+            settled(weir, ROUTE, namespace, limit_s=240)
+        first, last = watch.all[0], watch.look()
+        wait_for(lambda: len(_workloads(weir, namespace)) == 1, 60, "one workload of small")
+        outcomes = _outcomes(weir, namespace)
+    assert load.failures == []
+    watch.never_ahead()
+    assert max(watch.exposed) >= 25
+    assert last.stable != first.stable
+    assert sorted(outcomes.values()) == ["Stable", "Superseded"], outcomes
+    assert outcomes[last.stable] == "Stable"
+    assert {now.attempt for now in watch.all if now.canary == last.stable} <= {0, 1}
+    killed = re.findall(r"killed at (\S+)", log)
+    assert len(killed) == TURNS
+    told(f"killed at {', '.join(killed)}; {load.answers} answered")
+
+
+@contextlib.contextmanager
+def _dying(weir: Cluster) -> Iterator[None]:
+    """Have the operator's container run the operator as `killed_lines` does."""
+    command = ["python", "-c", KILLED_LINES.read_text("utf8"), "7", str(TURNS)]
+    container: Thing = {"name": "operator", "command": command}
+    container |= {"livenessProbe": None, "startupProbe": None, "readinessProbe": None}
+    changed = {"spec": {"template": {"spec": {"containers": [container]}}}}
+    scale(weir, 0)
+    weir.kubectl("patch", OPERATOR, "-n", SYSTEM, "--patch", json.dumps(changed))
+    scale(weir, 1)
+    try:
+        yield
+    finally:
+        weir.kubectl("rollout", "undo", OPERATOR, "-n", SYSTEM)
+        weir.kubectl("rollout", "status", OPERATOR, "-n", SYSTEM, "--timeout=90s")
+        led(weir)
+
+
+def _over(weir: Cluster) -> str:
+    log = weir.kubectl("logs", OPERATOR, "-n", SYSTEM)
+    return log if "turns over" in log else ""
+
+
+def _workloads(weir: Cluster, namespace: str) -> list[str]:
+    words = ("deployment", "-n", namespace, "--selector", "inference.weir.dev/backend=small")
+    return [name_of(one) for one in weir.get(*words)["items"]]
+
+
+def _outcomes(weir: Cluster, namespace: str) -> dict[str, str]:
+    found = weir.get("mrev", "--namespace", namespace)["items"]
+    of_routes = [one for one in found if one["spec"]["kind"] == "Route"]
+    return {name_of(one): (one.get("status") or {}).get("outcome", "") for one in of_routes}
+
+
+# Memory that is gone.
+
+
+@pytest.fixture
+def out(weir: Cluster, namespace: str) -> tuple[str, str]:
+    """A route whose canary was rolled back: the names of (stable, rolled back)."""
+    serve(weir, namespace)
+    watch = Watch(weir, namespace)
+    weir.apply(route(threshold="0"), namespace=namespace)
+    bad = watch.until("a canary", lambda now: now.weight == 25)
+    order = f"{COMMAND}=abort@{bad.canary}#{int(time.time())}"
+    weir.kubectl("annotate", f"mroute/{ROUTE}", "-n", namespace, order)
+    done = watch.until("rolled back", lambda now: now.rolled_back, 30)
+    assert (done.stable, done.canary, done.weight) == (bad.stable, bad.canary, 0)
+    return bad.stable, bad.canary
+
+
+def _still_out(weir: Cluster, namespace: str, out: tuple[str, str], what: str) -> None:
+    """Wait until the status is whole again, and see that the bad one gets nothing."""
+    stable, bad = out
+    watch = Watch(weir, namespace)
+    with weir.timed(what):
+        now = watch.until("a status", lambda now: bool(now.stable), 90)
+    for _ in range(10):
+        now = watch.look()
+        assert (now.stable, now.weight) == (stable, 0), now
+        assert not any(weights(weir, namespace).values())
+        time.sleep(0.5)
+    assert now.rolled_back, status(weir, "mroute", ROUTE, namespace)
+    outcomes = _outcomes(weir, namespace)
+    assert outcomes == {stable: "Stable", bad: "RolledBack"}
+
+
+def test_a_lost_status_is_told_again(weir: Cluster, namespace: str, out: tuple[str, str]) -> None:
+    _without_status(weir, namespace, f"mroute/{ROUTE}")
+    _still_out(weir, namespace, out, "status lost under a running operator until told")
+    with without_operator(weir):
+        _without_status(weir, namespace, f"mroute/{ROUTE}")
+    _still_out(weir, namespace, out, "status lost without an operator until told")
+    with without_operator(weir):
+        _without_status(weir, namespace, f"mroute/{ROUTE}", *_revisions(weir, namespace))
+        for one in _revisions(weir, namespace):
+            _patch(weir, namespace, one, {"metadata": {"ownerReferences": None}})
+    _still_out(weir, namespace, out, "every status and owner lost until told")
+    for one in _revisions(weir, namespace):
+        assert weir.get(one, "-n", namespace)["metadata"].get("ownerReferences"), one
+
+
+def test_a_route_that_is_deleted_and_applied_again_knows_its_past(
+    weir: Cluster, namespace: str, out: tuple[str, str]
+) -> None:
+    bad = route(threshold="0")
+    weir.kubectl("delete", f"mroute/{ROUTE}", "-n", namespace)
+    weir.apply(bad, namespace=namespace)
+    _still_out(weir, namespace, out, "route deleted and applied again until told")
+    with without_operator(weir):
+        weir.kubectl("delete", f"mroute/{ROUTE}", "-n", namespace)
+        time.sleep(3)
+        weir.apply(bad, namespace=namespace)
+    _still_out(weir, namespace, out, "the same without an operator until told")
+
+
+def test_a_restore_without_status_or_owners_knows_its_past(
+    weir: Cluster, namespace: str, out: tuple[str, str]
+) -> None:
+    kinds = "modelroutes,modelbackends,modelrevisions"
+    kept = [_bare(one) for one in weir.get(kinds, "-n", namespace)["items"]]
+    with without_operator(weir):
+        weir.kubectl("delete", kinds, "--all", "-n", namespace)
+        deployments = ("deployments", "-n", namespace)
+        wait_for(lambda: not weir.get(*deployments)["items"], 60, "the collector")
+        weir.apply(*kept, namespace=namespace)
+    _still_out(weir, namespace, out, "restored without status or owners until told")
+
+
+def _bare(obj: Thing) -> Thing:
+    """Return an object as a backup has it that keeps neither status nor owners."""
+    meta = {key: obj["metadata"][key] for key in ("name", "labels") if key in obj["metadata"]}
+    return {**{key: obj[key] for key in ("apiVersion", "kind", "spec")}, "metadata": meta}
+
+
+def _revisions(weir: Cluster, namespace: str) -> list[str]:
+    return [f"mrev/{name_of(one)}" for one in weir.get("mrev", "-n", namespace)["items"]]
+
+
+def _without_status(weir: Cluster, namespace: str, *things: str) -> None:
+    for thing in things:
+        _patch(weir, namespace, thing, {"status": None}, "--subresource=status")
+
+
+def _patch(weir: Cluster, namespace: str, thing: str, change: Thing, *words: str) -> None:
+    merge = ("--type=merge", "--patch", json.dumps(change))
+    weir.kubectl("patch", thing, "-n", namespace, *merge, *words)

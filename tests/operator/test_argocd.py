@@ -1,0 +1,110 @@
+"""What Argo CD shows of real statuses, by the script of hack/argocd, where a Lua is at hand."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from support.rollouts import Course, baking, rolled_back, started
+from weir_core.backend_status import BackendSeen, IdentitySeen, backend_status
+from weir_core.errors import Problem
+from weir_core.status import Observed, route_status
+
+SCRIPT = Path(__file__).parents[2] / "hack" / "argocd" / "health.lua"
+LUA = shutil.which("lua5.1") or shutil.which("lua") or ""
+pytestmark = pytest.mark.skipif(not LUA, reason="no lua on this machine")
+
+
+def lua(value):
+    """Return JSON data as a Lua expression."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"[{lua(name)}] = {lua(one)}" for name, one in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "{" + ", ".join(map(lua, value)) + "}"
+    if isinstance(value, str):
+        return '"' + "".join(f"\\{byte:03d}" for byte in value.encode()) + '"'
+    if value is None or isinstance(value, bool):
+        return {None: "nil", True: "true", False: "false"}[value]
+    return repr(value)
+
+
+def health(status, *, generation=1):
+    """Return what the script says of an object with this status."""
+    obj = {"metadata": {"generation": generation}, "status": status}
+    text = f"obj = {lua(obj)}\nlocal hs = dofile({lua(str(SCRIPT))})\nprint(hs.status)"
+    done = subprocess.run([LUA, "-"], input=text, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def route(course, **told):
+    told = {"policy": course.policy, "routers": 2, "routers_in_sync": 2, "generation": 1} | told
+    return route_status(course.state, Observed(**told), now_s=course.now_s)
+
+
+def healthy():
+    course = Course()
+    course.tell()
+    return course
+
+
+def paused():
+    course = started()
+    course.order("pause")
+    course.tell()
+    return course
+
+
+def problem(condition):
+    return Problem(object="o", field="f", seen="s", wanted="w", reason="R", condition=condition)
+
+
+ROUTES = {
+    "one revision serves everything": (route(healthy()), "Healthy"),
+    "a canary is under way": (route(started()), "Progressing"),
+    "a canary bakes": (route(baking()), "Progressing"),
+    "people paused it": (route(paused()), "Suspended"),
+    "the change was rolled back": (route(rolled_back()), "Degraded"),
+    "the spec is wrong": (route(healthy(), problems=(problem("Accepted"),)), "Degraded"),
+    "a backend is missing": (route(healthy(), problems=(problem("ResolvedRefs"),)), "Degraded"),
+    "a router does not obey yet": (route(healthy(), routers_in_sync=1), "Progressing"),
+    "no router is ready": (route(healthy(), routers=0, routers_in_sync=0), "Progressing"),
+    "the spec was not seen yet": (route(healthy(), generation=0), "Progressing"),
+    "nothing was told yet": ({}, "Progressing"),
+}
+
+
+@pytest.mark.parametrize("case", ROUTES)
+def test_route(case):
+    status, wanted = ROUTES[case]
+    assert health(status) == wanted
+
+
+def backend(**told):
+    return backend_status(BackendSeen(generation=1, **told), now_s=0)
+
+
+def identity(**told):
+    return IdentitySeen(name="small-1", newest=True, routes=("a",), **told)
+
+
+BACKENDS = {
+    "somebody else runs it": (backend(external=True), "Healthy"),
+    "all replicas are ready": (
+        backend(identities=(identity(wanted=2, ready=2),), promoted=("a",)),
+        "Healthy",
+    ),
+    "a replica is missing": (backend(identities=(identity(wanted=2, ready=1),)), "Progressing"),
+    "it is scaled to zero": (backend(identities=(identity(wanted=0),)), "Suspended"),
+    "a route rolled it back": (
+        backend(identities=(identity(wanted=1, ready=1),), rolled_back=("a",)),
+        "Degraded",
+    ),
+    "the spec is wrong": (backend(problems=(problem("Accepted"),)), "Degraded"),
+}
+
+
+@pytest.mark.parametrize("case", BACKENDS)
+def test_backend(case):
+    status, wanted = BACKENDS[case]
+    assert health(status) == wanted
