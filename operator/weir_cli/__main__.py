@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from weir_cli.arguments import own_version, parser
+from weir_cli.arguments import own_version, parser, reordered
 from weir_cli.errors import CommandError
 
 INTERRUPTED = 130
@@ -47,7 +47,7 @@ def _parsed(whole: argparse.ArgumentParser, words: list[str]) -> argparse.Namesp
         alone = argparse.ArgumentParser(prog=f"{whole.prog} demo", description=demo.__doc__)
         demo.add_arguments(alone)
         return alone.parse_args(words[1:], argparse.Namespace(command="demo"))
-    return whole.parse_args(words)
+    return whole.parse_args(reordered(words))
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -4,7 +4,7 @@ It imports no command: help and completion stay quick, and a command's own needs
 """
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TypeAlias
@@ -19,6 +19,15 @@ VERBS = {
     "resume": "lift a pause that was set by command, and go on",
     "retry": "try a revision again that was rolled back",
 }
+CLUSTER_WORDS: Mapping[str, bool] = {
+    "-n": True,
+    "--namespace": True,
+    "--context": True,
+    "--kubeconfig": True,
+    "-A": False,
+    "--all-namespaces": False,
+}
+"""Options that choose a cluster, and whether a value follows."""
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
@@ -49,6 +58,15 @@ def parser(*, prog: str, env: Mapping[str, str]) -> argparse.ArgumentParser:
     _add(commands, "demo", "see a good revision promoted and bad ones rolled back, on this machine")
     _add(commands, "version", "print the version")
     return whole
+
+
+def reordered(words: Sequence[str]) -> list[str]:
+    """Return the words with options of kubectl's behind the command, where they stand before it."""
+    taken = 0
+    while taken < len(words) and words[taken].partition("=")[0] in CLUSTER_WORDS:
+        alone = "=" in words[taken] or not CLUSTER_WORDS[words[taken]]
+        taken += 1 if alone else 2
+    return [*words[taken:], *words[:taken]]
 
 
 def own_version() -> str:
@@ -189,8 +207,7 @@ def _watch(commands: Commands, asking: argparse.ArgumentParser) -> None:
         "--interval",
         metavar="SECONDS",
         type=seconds,
-        default=0.5,
-        help="time between looks (default: %(default)s)",
+        help="time between looks (default: 0.5, of a cluster 1)",
     )
     _add_everywhere(watch)
     watch.add_argument("--once", action="store_true", help="print one frame and end")

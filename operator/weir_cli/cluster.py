@@ -6,8 +6,9 @@ Nothing is asked of the operator itself: it reads the annotation and answers in 
 import argparse
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
-from weir_cli.errors import CommandError, MissingError
+from weir_cli.errors import CommandError, MissingError, UnreachableError
 from weir_cli.kube import MERGE_PATCH, Api, RefusedError, path_to, quoted
 from weir_cli.objects import created_s, key_of, whole
 from weir_cli.sources import Json
@@ -109,10 +110,11 @@ class Cluster:
         self._api.patch(path, change, form=MERGE_PATCH)
         end_s = time.monotonic() + PATIENCE_S
         while time.monotonic() < end_s:
-            obj = self._api.get(path)
-            done = acknowledgement(obj, text)
-            if done is not None:
-                return done
+            # The command stands; who cannot be asked for a moment is asked again.
+            with suppress(UnreachableError):
+                done = acknowledgement(self._api.get(path), text)
+                if done is not None:
+                    return done
             time.sleep(LOOK_S)
         raise CommandError(
             f"{key}: {text} stands on the object, but no operator acknowledged it within "
@@ -129,8 +131,6 @@ class Cluster:
         from weir_router.standing import policy_of
         from weir_router.table import empty
 
-        if not self._namespace:
-            raise CommandError("explain: wanted one namespace: each has its own models", code=2)
         oldest_first = sorted(self.objects("ModelRoute"), key=created_s)
         known = self._revisions(self._namespace)
         policies = [

@@ -177,7 +177,7 @@ def _history(told: Told, now_s: float) -> str:
             one["revision"],
             one["outcome"],
             str(one["attempt"]),
-            parts.age(one["since"], now_s),
+            parts.age(one["since"], now_s) if one["since"] else "",
             one["reason"],
             one.get("eValue", ""),
         )

@@ -28,7 +28,8 @@ NEW = "9999"
 """The creationTimestamp of routes that are not in the cluster: they claim no name of older ones."""
 DRY = {"dryRun": "All", "force": "true", "fieldValidation": "Strict"}
 _CAUSE = re.compile(
-    r'([A-Z][a-z ]+): (?:("(?:[^"\\]|\\.)*"|-?[\d.]+|true|false|null): )?(?:wanted )?(.*)', re.S
+    r'([A-Z][a-z ]+?)(?:: ("(?:[^"\\]|\\.)*"|-?[\d.]+|true|false|null))?(?:: (?:wanted )?(.*))?',
+    re.S,
 )
 _SEEN = {"Required value": "nothing", "Forbidden": "what is forbidden"}
 _TYPED = re.compile(r"failed to create typed patch object .*?: \.(\S+): (.*)", re.S)
@@ -127,7 +128,8 @@ def _of_cause(one: Written, cause: Mapping[str, Any]) -> Problem:
     if found is None:
         return _problem(one, field, message, "an object that it takes")
     what, value, wanted = found.groups()
-    return _problem(one, field, value or _SEEN.get(what, f"an {what.lower()}"), wanted)
+    seen = value or _SEEN.get(what, f"an {what.lower()}")
+    return _problem(one, field, seen, wanted or "a value that it takes")
 
 
 def _problem(one: Written, field: str, seen: str, wanted: str) -> Problem:

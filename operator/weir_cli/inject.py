@@ -94,7 +94,7 @@ def troubles(one: Written, path: tuple[str, ...]) -> list[Problem]:
     spec = _at(_at(one.value, path), ("spec",))
     at = ".".join((*path, "spec"))
     if not isinstance(spec, dict) or not isinstance(spec.get("containers"), list):
-        return [_problem(one, at, "no containers", "spec.containers, a list")]
+        return [_problem(one, f"{at}.containers", "no list", "the pod's containers")]
     wrong = []
     for list_name in ("containers", "initContainers", "volumes"):
         items = spec.get(list_name) or []

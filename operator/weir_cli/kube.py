@@ -7,6 +7,7 @@ stay plain JSON. What the objects mean is not known here.
 import json
 import logging
 import os
+import re
 import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,6 +30,7 @@ FIELD_MANAGER = "kubectl-weir"
 TIMEOUT_S = 15.0
 MERGE_PATCH, APPLY = "application/merge-patch+json", "application/apply-patch+yaml"
 OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+_ERRNO = re.compile(r"^\[Errno -?\d+\] ")
 ROLES = "the chart adds what is needed to the ClusterRoles view and edit"
 
 
@@ -129,7 +131,7 @@ class Api:
 
     def _silent(self, error: Exception) -> UnreachableError:
         why = getattr(error, "reason", None) or error
-        said = str(why).rpartition(": ")[2] or type(why).__name__
+        said = _ERRNO.sub("", str(why).rpartition(": ")[2]) or type(why).__name__
         return UnreachableError(
             f"{self._server} does not answer ({said.lower()}); "
             "is the cluster up? name another by --context or --kubeconfig"
@@ -154,6 +156,8 @@ def refusal(status: int, path: str, content: str, *, server: str) -> CommandErro
         return CommandError(
             f"{server} does not know who asks ({message}): log in again, or name another --context"
         )
+    if status >= 500 or status == 429:
+        return UnreachableError(f"{server} cannot answer now (HTTP {status}): {message}")
     hint = f"; {ROLES}" if status == 403 and GROUP in path else ""
     return RefusedError(f"{message}{hint}", status=status, causes=list(details.get("causes") or ()))
 

@@ -18,7 +18,10 @@ from weir_cli import parts
 from weir_cli.errors import MissingError, UnreachableError
 from weir_cli.frame import render
 from weir_cli.get import listing
-from weir_cli.sources import Source, source_of
+from weir_cli.sources import Source, is_cluster, source_of
+
+STANDALONE_S, CLUSTER_S = 0.5, 1.0
+"""Between two looks; a cluster's status moves less often, and many people ask its API server."""
 
 
 class Look(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,13 +82,14 @@ def run(args: argparse.Namespace) -> int:
     source = source_of(args)
     view = View(source, _key(source, args.route))
     console = Console(highlight=False)
+    interval_s = args.interval or (CLUSTER_S if is_cluster(args) else STANDALONE_S)
     first = view.look()
     if args.once:
         console.print(view.picture(first, console.width))
     elif console.is_terminal:
-        _live(view, first, console, args.interval)
+        _live(view, first, console, interval_s)
     else:
-        changes(view, first, console, lambda: time.sleep(args.interval))
+        changes(view, first, console, lambda: time.sleep(interval_s))
     return 0
 
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 
 from msgspec.structs import replace
 
-from weir_core.history import find
 from weir_core.identity import identity_of
 from weir_core.resources import ModelBackend
 from weir_operator.backends import MAX_IDENTITIES, called, live_revisions, ours, resolved
@@ -21,41 +20,42 @@ from weir_operator.memory import RouteMemory
 def admitted(world: World, memories: Mapping[str, RouteMemory]) -> World:
     """Return the namespace with each backend as it was last let in; `waits` says which wait."""
     waits: dict[str, str] = {}
-    parsed = list(world.parsed)
-    for place, one in enumerate(parsed):
-        if isinstance(one, ModelBackend) and one.spec.vllm is not None:
-            before = _before(world, one, memories)
-            if before is not None:
-                parsed[place] = _as(before, one)
-                waits[one.metadata.name] = _why(identity_of(before))
-    return replace(world, parsed=tuple(parsed), waits=waits) if waits else world
+    read = dict(world.read)
+    for name, (used, stable) in _in_use(world, memories).items():
+        one = world.backend(name)
+        if one is None or one.spec.vllm is None or len(used) < MAX_IDENTITIES:
+            continue
+        under_way = used - stable
+        if not under_way or identity_of(one) in used:
+            continue
+        latest = max(under_way, key=lambda identity: (_made(world, identity), identity))
+        before = resolved(world.revisions.get(latest))
+        if before is not None:
+            read["ModelBackend", name] = _as(before, one)
+            waits[name] = _why(latest)
+    return replace(world, read=read, waits=waits) if waits else world
 
 
-def _before(
-    world: World, backend: ModelBackend, memories: Mapping[str, RouteMemory]
-) -> ModelBackend | None:
-    """Return the edit that goes on before this one, None where this one may begin."""
-    name = backend.metadata.name
-    used, stable = set[str](), set[str]()
+def _in_use(
+    world: World, memories: Mapping[str, RouteMemory]
+) -> dict[str, tuple[set[str], set[str]]]:
+    """Return by backend the identities that routes use, and those that are stable in one."""
+    found: dict[str, tuple[set[str], set[str]]] = {}
     for memory in memories.values():
         for revision in live_revisions(memory.state):
-            used |= _identities(world, name, called(revision))
-        record = find(memory.state.records, memory.state.stable)
-        stable |= _identities(world, name, called(record.revision)) if record else set()
-    under_way = used - stable
-    if len(used) < MAX_IDENTITIES or identity_of(backend) in used or not under_way:
-        return None
-    latest = max(under_way, key=lambda one: (_made(world, one), one))
-    return resolved(world.revisions.get(latest))
-
-
-def _identities(world: World, name: str, backends: tuple) -> set[str]:  # type: ignore[type-arg]
-    return {b.identity for b in backends if b.name == name and ours(b, world.namespace)}
+            for backend in called(revision):
+                if ours(backend, world.namespace):
+                    used, stable = found.setdefault(backend.name, (set(), set()))
+                    used.add(backend.identity)
+                    if revision.name == memory.state.stable:
+                        stable.add(backend.identity)
+    return found
 
 
 def _as(before: ModelBackend, now: ModelBackend) -> ModelBackend:
-    """Return the earlier spec as the object of today: its name, uid and annotations."""
-    return now.model_copy(update={"spec": before.spec})
+    """Return the earlier spec in the object of today, with what sizes it taken from today."""
+    today = {"replicas": now.spec.replicas, "limits": now.spec.limits}
+    return now.model_copy(update={"spec": before.spec.model_copy(update=today)})
 
 
 def _made(world: World, identity: str) -> str:

@@ -15,11 +15,12 @@ from weir_core.backend_status import BackendSeen, backend_news, backend_status
 from weir_core.errors import Problem
 from weir_core.resources import title_of
 from weir_core.wire import Packed, pack
+from weir_operator.applied import ROUTER, Applied
 from weir_operator.backends import MARK, Identity
 from weir_operator.cache import Cache
 from weir_operator.drift import drifted
 from weir_operator.gather import World
-from weir_operator.kube import Kube
+from weir_operator.kube import Kube, KubeError
 from weir_operator.objects import foreign, owner_of
 from weir_operator.persist import EVIDENCE_PACE_S, Persister, owned_alike, turned, with_status
 from weir_operator.revisions import StoredBackend, adopted, backend_revision, stored_backend
@@ -33,6 +34,17 @@ from weir_operator.workloads import (
 
 Obj = dict[str, Any]
 
+ROUTER_OBJECTS = (
+    ("ServiceAccount", "weir-router"),
+    ("ConfigMap", "weir-router-snapshot"),
+    ("Service", "weir-router"),
+    ("Service", "weir-router-pods"),
+    ("PodDisruptionBudget", "weir-router"),
+    ("Deployment", "weir-router"),
+)
+IDENTITY_KINDS = ("ModelRevision", "Service", "PodDisruptionBudget", "Deployment")
+REFUSALS = (400, 403, 413, 422)
+"""Answers that asking again does not change."""
 log = logging.getLogger("weir.operator")
 
 
@@ -53,7 +65,8 @@ class Applier:
         self._workloads = workloads
         self._persister = Persister(kube, cache)
         self.authority = ""
-        self._told_s: dict[str, float] = {}
+        self._told: dict[str, tuple[object, float]] = {}
+        self._applied = Applied(cache)
 
     async def apply(
         self, world: World, *, wanted: Sequence[Identity], packed: Packed, deadline_ms: int
@@ -64,14 +77,48 @@ class Applier:
         """
         problems: dict[str, tuple[Problem, ...]] = {}
         if world.routes:
-            await self._apply_routers(world, packed, deadline_ms)
+            await self._routers_as_wanted(world, packed, deadline_ms)
         for identity in wanted:
-            found = await self._apply_identity(world, identity)
+            found = await self._identity_as_wanted(world, identity)
             if found:
                 name = identity.backend.metadata.name
                 problems[name] = (*problems.get(name, ()), *found)
         await self._remove_unwanted(world, {identity.name for identity in wanted})
         return problems
+
+    async def _routers_as_wanted(self, world: World, packed: Packed, deadline_ms: int) -> None:
+        """Apply what a namespace's routers are made of, unless nothing changed since."""
+        versions = {key: routed.version for key, routed in packed.routes.items()}
+        owners = [route["metadata"]["uid"] for route in world.routes.values()]
+        asked = versions, dict(packed.limits), owners, deadline_ms, self.authority
+        if self._applied.alike(world.namespace, ROUTER, asked, ROUTER_OBJECTS) is None:
+            await self._apply_routers(world, packed, deadline_ms)
+            self._applied.note(world.namespace, ROUTER, asked, ROUTER_OBJECTS, ())
+
+    async def _identity_as_wanted(self, world: World, identity: Identity) -> tuple[Problem, ...]:
+        """Apply what an identity is made of, unless nothing changed since; return its problems.
+
+        What the API server refuses is a problem of this backend alone.
+        """
+        owners = [
+            world.routes[name]["metadata"]["uid"]
+            for name in identity.routes
+            if name in world.routes
+        ]
+        backend = world.backends.get(identity.backend.metadata.name, {}).get("metadata", {})
+        asked = identity, owners, backend.get("uid")
+        objects = tuple((kind, identity.name) for kind in IDENTITY_KINDS)
+        known = self._applied.alike(world.namespace, identity.name, asked, objects)
+        if known is not None:
+            return known
+        try:
+            found = await self._apply_identity(world, identity)
+        except KubeError as error:
+            if error.status not in REFUSALS:
+                raise
+            found = (_refused(identity, error),)
+        self._applied.note(world.namespace, identity.name, asked, objects, found)
+        return found
 
     async def _apply_routers(self, world: World, packed: Packed, deadline_ms: int) -> None:
         namespace = world.namespace
@@ -119,7 +166,11 @@ class Applier:
         )
         title = title_of(backend)
         found = [await self._ensure(obj, revision["metadata"]["uid"]) for obj in objects]
-        return tuple(replace(one, object=title) for one in found if isinstance(one, Problem))
+        return tuple(
+            replace(one, object=title, seen=f"{one.object}: {one.seen}")
+            for one in found
+            if isinstance(one, Problem)
+        )
 
     async def _ensure_revision(
         self, world: World, identity: Identity, template: Obj, known: Obj | None
@@ -162,6 +213,7 @@ class Applier:
 
     async def _remove_unwanted(self, world: World, wanted: set[str]) -> None:
         """Delete revisions of backends that nobody asks for; the collector takes what they own."""
+        self._applied.keep(world.namespace, wanted)
         for name, obj in world.revisions.items():
             spec = obj.get("spec") or {}
             if spec.get("kind") != "Backend" or name in wanted:
@@ -175,16 +227,31 @@ class Applier:
         obj = self._cache.get("ModelBackend", world.namespace, name)
         if obj is None:
             return
+        key = obj["metadata"]["uid"]
+        before, before_s = self._told.get(key, (None, float("-inf")))
+        known = seen, obj["metadata"]["resourceVersion"]
+        is_due = time.monotonic() - before_s > EVIDENCE_PACE_S
+        if before == known and not is_due:
+            return
         old = obj.get("status") or {}
         status = backend_status(seen, now_s=now_s, old=old)
-        key = obj["metadata"]["uid"]
         if status == old:
+            self._told[key] = known, time.monotonic()
             return
-        is_due = time.monotonic() - self._told_s.get(key, float("-inf")) > EVIDENCE_PACE_S
         if turned(old, status) or is_due:
             self._cache.put(await self._kube.apply(with_status(obj, status), sub="status"))
-            self._told_s[key] = time.monotonic()
+            self._told[key] = None, time.monotonic()
             await self._persister.tell(obj, backend_news(old, status))
+
+
+def _refused(identity: Identity, error: KubeError) -> Problem:
+    return Problem(
+        object=title_of(identity.backend),
+        field="spec.vllm",
+        seen=f"what the API server refuses: {error}"[:600],
+        wanted="pods that it takes",
+        reason="Refused",
+    )
 
 
 def _mark_of(revision: Obj) -> str:

@@ -16,7 +16,7 @@ from weir_core.compile import Compiled
 from weir_core.defaults import DEFAULTS
 from weir_core.errors import Problem
 from weir_core.history import find
-from weir_core.identity import PORT, identity_of
+from weir_core.identity import PORT
 from weir_core.resources import ModelBackend, ModelRoute
 from weir_core.rollout import RolloutState
 from weir_core.snapshot import FULL_BP, Backend, Revision
@@ -26,7 +26,6 @@ from weir_operator.revisions import StoredBackend, stored_backend
 
 Obj = dict[str, Any]
 
-IDENTITY = "inference.weir.dev/identity"
 MARK = "inference.weir.dev/given-up"
 """Annotation of a ModelRevision: why its pods are not tried any more (`standing.Mark`)."""
 
@@ -112,11 +111,10 @@ def trouble(world: World, identity: str) -> tuple[str, str]:
     """Return (reason, message) of what keeps an identity's pods from being ready, ("", "")."""
     if identity in world.parked:
         return world.parked[identity]
-    for pod in world.pods.values():
-        if (pod["metadata"].get("labels") or {}).get(IDENTITY) == identity:
-            found = _pod_trouble(pod)
-            if found[0]:
-                return found
+    for pod in world.served.get(identity, ()):
+        found = _pod_trouble(pod)
+        if found[0]:
+            return found
     return "", ""
 
 
@@ -124,7 +122,7 @@ def _pod_trouble(pod: Obj) -> tuple[str, str]:
     status = pod.get("status") or {}
     for condition in status.get("conditions") or ():
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-            return "NoCapacity", str(condition.get("message", ""))[:300]
+            return "Unschedulable", str(condition.get("message", ""))[:300]
     for container in status.get("containerStatuses") or ():
         now, before = container.get("state") or {}, container.get("lastState") or {}
         ended = now.get("terminated") or before.get("terminated") or {}
@@ -145,7 +143,9 @@ def _crash(ended: Mapping[str, Any]) -> tuple[str, str]:
     return reason, f"the server ended with exit code {ended.get('exitCode')}{said}"
 
 
-def identities(world: World, memories: Mapping[str, RouteMemory]) -> list[Identity]:
+def identities(
+    world: World, compiled: Compiled, memories: Mapping[str, RouteMemory]
+) -> list[Identity]:
     """Return every model server that should run now."""
     users: dict[str, set[str]] = {}
     for name, memory in memories.items():
@@ -154,24 +154,35 @@ def identities(world: World, memories: Mapping[str, RouteMemory]) -> list[Identi
                 if ours(backend, world.namespace):
                     users.setdefault(backend.identity, set()).add(name)
     wanted: dict[str, Identity] = {}
-    for one in world.parsed:
+    for one in world.read.values():
         if isinstance(one, ModelBackend) and one.spec.vllm is not None:
-            name = identity_of(one)
+            name = compiled.identities[f"{world.namespace}/{one.metadata.name}"]
             routes = tuple(sorted(users.pop(name, ())))
             wanted[name] = Identity(name=name, backend=one, newest=True, routes=routes)
     for name, others in users.items():
         older = resolved(world.revisions.get(name))
         if older is not None:
-            routes = tuple(sorted(others))
-            wanted[name] = Identity(name=name, backend=older, newest=False, routes=routes)
+            wanted[name] = _older(world, name, older, tuple(sorted(others)))
     for name in _maybe_chosen(world, memories) - wanted.keys():
         older = resolved(world.revisions.get(name))
         if older is not None and name in world.deployments:
-            replicas_now = _wanted(world, name)
-            wanted[name] = Identity(
-                name=name, backend=older, newest=False, routes=(), replicas=replicas_now
-            )
+            wanted[name] = _older(world, name, older, ())
     return [wanted[name] for name in sorted(wanted)]
+
+
+def _older(world: World, name: str, backend: ModelBackend, routes: tuple[str, ...]) -> Identity:
+    """Return an identity that no spec asks for: it keeps the replicas that it last had.
+
+    Its ModelRevision knows those of its first day only; an edit must not scale stable down.
+    """
+    running = _wanted(world, name) if name in world.deployments else 0
+    return Identity(
+        name=name,
+        backend=backend,
+        newest=False,
+        routes=routes,
+        replicas=running if running or not routes else None,
+    )
 
 
 def _maybe_chosen(world: World, memories: Mapping[str, RouteMemory]) -> set[str]:
@@ -230,19 +241,21 @@ def seen_of(
     world: World,
     compiled: Compiled,
     name: str,
-    wanted: Iterable[Identity],
+    own: Iterable[Identity],
     memories: Mapping[str, RouteMemory],
     more: Iterable[Problem] = (),
 ) -> BackendSeen:
-    """Return what the status of a backend tells; `more` are problems of its workload."""
+    """Return what the status of a backend tells, from its own identities and users.
+
+    `more` are problems of its workload.
+    """
     obj = world.backends[name]
     backend = world.backend(name)
     title = f"ModelBackend {world.namespace}/{name}"
     problems = tuple(p for p in (*world.problems, *compiled.problems, *more) if p.object == title)
     generation = int(obj["metadata"].get("generation", 0))
-    own = [one for one in wanted if one.backend.metadata.name == name]
-    identity = identity_of(backend) if backend is not None else ""
-    stands = _stands(world, identity, name, memories)
+    identity = compiled.identities.get(f"{world.namespace}/{name}", "")
+    stands = _stands(identity, memories)
     external = backend.spec.external if backend is not None else None
     return BackendSeen(
         generation=generation,
@@ -276,15 +289,10 @@ def _identity_seen(world: World, one: Identity) -> IdentitySeen:
     )
 
 
-def _stands(
-    world: World, identity: str, name: str, memories: Mapping[str, RouteMemory]
-) -> dict[str, tuple[str, ...]]:
+def _stands(identity: str, memories: Mapping[str, RouteMemory]) -> dict[str, tuple[str, ...]]:
     """Return the routes that use a backend by how its newest identity fares in them."""
     found: dict[str, list[str]] = {"undecided": [], "promoted": [], "rolled_back": []}
     for route, memory in memories.items():
-        parsed = world.route(route)
-        if parsed is None or name not in named(parsed):
-            continue
         state = memory.state
         stable = find(state.records, state.stable)
         serves = stable is not None and identity in {b.identity for b in called(stable.revision)}
@@ -295,6 +303,24 @@ def _stands(
         else:
             found["promoted" if serves else "undecided"].append(route)
     return {kind: tuple(sorted(routes)) for kind, routes in found.items()}
+
+
+def versions(identities: Iterable[Identity]) -> dict[str, list[Identity]]:
+    """Return identities by backend."""
+    found: dict[str, list[Identity]] = {}
+    for one in identities:
+        found.setdefault(one.backend.metadata.name, []).append(one)
+    return found
+
+
+def users(world: World, memories: Mapping[str, RouteMemory]) -> dict[str, dict[str, RouteMemory]]:
+    """Return by backend the routes whose spec names it, with their memories."""
+    found: dict[str, dict[str, RouteMemory]] = {}
+    for route, memory in memories.items():
+        parsed = world.route(route)
+        for name in named(parsed) if parsed is not None else ():
+            found.setdefault(name, {})[route] = memory
+    return found
 
 
 def named(route: ModelRoute) -> set[str]:

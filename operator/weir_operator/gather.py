@@ -1,24 +1,27 @@
 """One namespace as it is now: what people wrote, what Weir made, which routers report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from weir_core.errors import Problem
-from weir_core.resources import ConfigMap, ModelBackend, ModelRoute, from_object, key_of
+from weir_core.resources import ConfigMap, ModelBackend, ModelRoute, from_object
 from weir_operator.cache import Cache
 from weir_operator.feed import Connected
+from weir_operator.objects import IDENTITY
 
 Obj = dict[str, Any]
+Read = ModelRoute | ModelBackend | ConfigMap
 
 
 class World(msgspec.Struct, frozen=True, kw_only=True):
     """All that one walk of one namespace goes by.
 
-    `routes` and `backends` hold the objects as read, by name, also broken ones; `parsed` those
-    that can be compiled. `revisions` are ModelRevision objects, by name. `routers` are ready
-    pods of the router Deployment, by uid; `pods` all of Weir's pods that are not ending.
+    `routes` and `backends` hold the objects as read, by name, also broken ones; `read` those
+    that can be compiled, by kind and name. `revisions` are ModelRevision objects, by name.
+    `routers` are ready pods of the router Deployment, by uid; `pods` all of Weir's pods that are
+    not ending, and `served` those of model servers by identity.
     `waits` says of a backend why its spec is that of an earlier edit (`admission`); `parked`
     gives (reason, message) of identities that had not their replicas when last decided.
     """
@@ -30,7 +33,8 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     deployments: Mapping[str, Obj]
     pods: Mapping[str, Obj]
     routers: frozenset[str]
-    parsed: tuple[ModelRoute | ModelBackend | ConfigMap, ...]
+    served: Mapping[str, tuple[Obj, ...]]
+    read: Mapping[tuple[str, str], Read]
     problems: tuple[Problem, ...]
     connected: tuple[Connected, ...]
     waits: Mapping[str, str] = {}
@@ -38,15 +42,33 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
 
     def route(self, name: str) -> ModelRoute | None:
         """Return a route that can be compiled."""
-        key = f"{self.namespace}/{name}"
-        found = (r for r in self.parsed if isinstance(r, ModelRoute) and key_of(r) == key)
-        return next(found, None)
+        found = self.read.get(("ModelRoute", name))
+        return found if isinstance(found, ModelRoute) else None
 
     def backend(self, name: str) -> ModelBackend | None:
         """Return a backend that can be compiled."""
-        key = f"{self.namespace}/{name}"
-        found = (b for b in self.parsed if isinstance(b, ModelBackend) and key_of(b) == key)
-        return next(found, None)
+        found = self.read.get(("ModelBackend", name))
+        return found if isinstance(found, ModelBackend) else None
+
+
+class Reader:
+    """Reads objects once for each generation; one namespace's."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[object, Read | tuple[Problem, ...]]] = {}
+
+    def read(self, objects: Sequence[Obj]) -> list[tuple[Obj, Read | tuple[Problem, ...]]]:
+        """Return each object with what it says, or with its problems; forgets all others."""
+        known: dict[str, tuple[object, Read | tuple[Problem, ...]]] = {}
+        for obj in objects:
+            meta = obj["metadata"]
+            version = meta.get("generation") or meta.get("resourceVersion")
+            before = self._known.get(meta["uid"])
+            if before is None or before[0] != version:
+                before = version, from_object(_without_status(obj))
+            known[meta["uid"]] = before
+        self._known = known
+        return [(obj, known[obj["metadata"]["uid"]][1]) for obj in objects]
 
 
 def gather(
@@ -55,18 +77,22 @@ def gather(
     *,
     config_maps: Sequence[Obj],
     connected: Sequence[Connected],
+    reader: Reader | None = None,
 ) -> World:
-    """Read a namespace out of the cache; `config_maps` are those that routes refer to."""
+    """Read a namespace out of the cache; `config_maps` are those that routes refer to.
+
+    A `reader` remembers between walks what it has read.
+    """
     routes = _alive(cache.of("ModelRoute", namespace))
     backends = _alive(cache.of("ModelBackend", namespace))
-    parsed: list[ModelRoute | ModelBackend | ConfigMap] = []
+    read: dict[tuple[str, str], Read] = {}
     problems: list[Problem] = []
-    for obj in (*routes.values(), *backends.values(), *config_maps):
-        read = from_object(_without_status(obj))
-        if isinstance(read, tuple):
-            problems += read
+    everything = (*routes.values(), *backends.values(), *config_maps)
+    for obj, found in (reader or Reader()).read(everything):
+        if isinstance(found, tuple):
+            problems += found
         else:
-            parsed.append(read)
+            read[obj["kind"], obj["metadata"]["name"]] = found
     pods = {obj["metadata"]["uid"]: obj for obj in cache.of("Pod", namespace) if not _ends(obj)}
     return World(
         namespace=namespace,
@@ -76,7 +102,8 @@ def gather(
         deployments=_by_name(cache.of("Deployment", namespace)),
         pods=pods,
         routers=frozenset(uid for uid, pod in pods.items() if _is_router(pod) and ready(pod)),
-        parsed=tuple(parsed),
+        served=_served(pods.values()),
+        read=read,
         problems=tuple(problems),
         connected=tuple(connected),
     )
@@ -99,6 +126,15 @@ def ready(pod: Obj) -> bool:
     """Return whether a pod's Ready condition is True."""
     conditions = (pod.get("status") or {}).get("conditions") or ()
     return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
+
+
+def _served(pods: Iterable[Obj]) -> dict[str, tuple[Obj, ...]]:
+    found: dict[str, tuple[Obj, ...]] = {}
+    for pod in pods:
+        identity = (pod["metadata"].get("labels") or {}).get(IDENTITY)
+        if identity:
+            found[identity] = (*found.get(identity, ()), pod)
+    return found
 
 
 def _is_router(pod: Obj) -> bool:

@@ -34,7 +34,9 @@ async def prime(kube: Kube, cache: Cache, namespaces: Sequence[str]) -> dict[tup
     versions = {}
     for kind in (*WRITTEN, *MADE):
         for namespace in namespaces or ("",):
-            while not (version := await _listed(kube, cache, kind, namespace)):
+            while not (  # noqa: ASYNC110 - it asks a server, nobody rings.
+                version := await _listed(kube, cache, kind, namespace)
+            ):
                 await asyncio.sleep(RETRY_S)
             versions[kind, namespace] = version
     return versions

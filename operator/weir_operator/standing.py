@@ -19,7 +19,6 @@ from weir_core.defaults import DEFAULTS
 from weir_core.figures import duration, instant
 from weir_core.history import find
 from weir_operator.backends import (
-    IDENTITY,
     MARK,
     Identity,
     asked_replicas,
@@ -64,7 +63,7 @@ def decided(
     stable = _stable(world, memories)
     found = [
         one
-        if one.name in stable or not one.routes and not one.newest or not asked_replicas(one)
+        if one.name in stable or (not one.routes and not one.newest) or not asked_replicas(one)
         else _tried(world, one, memories, now_s)
         for one in wanted
     ]
@@ -79,11 +78,10 @@ def parked(identities: Iterable[Identity]) -> dict[str, tuple[str, str]]:
 
 def _tried(world: World, one: Identity, memories: Memories, now_s: float) -> Identity:
     """Return an identity that nothing depends on yet, as far as it may have its replicas."""
-    asked = _asked(world, one, memories)
     text = _mark_text(world, one.name)
     mark = _read(text)
-    if mark is None or mark.asked != asked:
-        text, mark = "", _given_up(world, one, memories, asked, now_s)
+    if mark is None or mark.asked != _asked(world, one, memories):
+        text, mark = "", _given_up(world, one, memories, now_s)
     rolled_back = _rolled_back(world, one, memories, now_s)
     if rolled_back:
         given_up = text or (_text(mark) if mark else "")
@@ -126,9 +124,7 @@ def _asked(world: World, one: Identity, memories: Memories) -> str:
 # Given up.
 
 
-def _given_up(
-    world: World, one: Identity, memories: Memories, asked: str, now_s: float
-) -> Mark | None:
+def _given_up(world: World, one: Identity, memories: Memories, now_s: float) -> Mark | None:
     answering, running = replicas(world, one.name)
     deployment = world.deployments.get(one.name)
     if deployment is None or not running or answering >= running:
@@ -145,16 +141,21 @@ def _given_up(
     message = (
         f"{why[1]}; {kept} until the backend or its route is edited, or the attempt is retried"
     )
-    return Mark(reason=why[0], message=message[:600], asked=asked, since=instant(now_s), keep=keep)
+    return Mark(
+        reason=why[0],
+        message=message[:600],
+        asked=_asked(world, one, memories),
+        since=instant(now_s),
+        keep=keep,
+    )
 
 
 def _overdue(world: World, one: Identity, deployment: Obj, now_s: float) -> tuple[str, str] | None:
     """Return (reason, why) of an identity whose pods had their time and are not all ready."""
     budget_s = _budget_s(one)
     failed: tuple[str, str] | None = None
-    for pod in world.pods.values():
-        labels = pod["metadata"].get("labels") or {}
-        if labels.get(IDENTITY) != one.name or ready(pod):
+    for pod in world.served.get(one.name, ()):
+        if ready(pod):
             continue
         lacks = _condition(pod, "PodScheduled")
         if lacks.get("status") == "False":
@@ -164,11 +165,7 @@ def _overdue(world: World, one: Identity, deployment: Obj, now_s: float) -> tupl
         elif _since(_condition(pod, "Ready"), pod, now_s) > budget_s + PULL_MARGIN_S:
             failed = STARTUP_FAILED, f"not ready within {duration(budget_s)}"
     if failed is None and _deadline_exceeded(deployment):
-        unplaced = [
-            _condition(pod, "PodScheduled")
-            for pod in world.pods.values()
-            if (pod["metadata"].get("labels") or {}).get(IDENTITY) == one.name
-        ]
+        unplaced = [_condition(pod, "PodScheduled") for pod in world.served.get(one.name, ())]
         lacks = next((c for c in unplaced if c.get("status") == "False"), {})
         if lacks:
             return reasons.NO_CAPACITY, f"no room: {lacks.get('message', '')}"[:400]

@@ -69,7 +69,7 @@ class Thinker:
         unread = [name for name in world.routes if world.route(name) is None]
         invalid = {problem.object for problem in world.problems}
         return compile_world(
-            world.parsed,
+            world.read.values(),
             cluster=True,
             known={
                 f"{world.namespace}/{name}": tuple(r.revision for r in memory.state.records)
@@ -121,6 +121,7 @@ class Thinker:
             problems=_problems(world, compiled, name),
             objectives=told.monitoring.objectives,
             ejected=_ejected(world),
+            capacity_message=capacity.message,
         )
         return Thought(
             name=name,

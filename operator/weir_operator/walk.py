@@ -19,12 +19,21 @@ from weir_core.conditions import turned
 from weir_core.rollout import Transition, weight_order
 from weir_core.snapshot import RoutePolicy
 from weir_core.wire import Packed, Routed, unpack
-from weir_operator.apply import Applier
 from weir_operator.admission import admitted
-from weir_operator.backends import Identity, devices, identities, live_revisions, seen_of
+from weir_operator.apply import Applier
+from weir_operator.attention import Attention
+from weir_operator.backends import (
+    Identity,
+    devices,
+    identities,
+    live_revisions,
+    seen_of,
+    users,
+    versions,
+)
 from weir_operator.cache import Cache
 from weir_operator.feed import Feed
-from weir_operator.gather import World, calibrations, gather
+from weir_operator.gather import Reader, World, calibrations, gather
 from weir_operator.kube import Kube, KubeError
 from weir_operator.leader import Leader
 from weir_operator.memory import RouteMemory
@@ -66,6 +75,8 @@ class Namespace:
         self.refused: dict[str, str] = {}
         self.figures: dict[str, float] = {}
         self.parked: dict[str, tuple[str, str]] = {}
+        self.reader = Reader()
+        self.attention = Attention()
 
 
 class Walker:
@@ -158,7 +169,8 @@ class Walker:
         world = admitted(replace(world, parked=space.parked), thinker.memories)
         compiled = self._compiled(space, world)
         now_s = self._clock()
-        thoughts = [thinker.think(world, compiled, route, now_s=now_s) for route in world.routes]
+        routes = space.attention.of(world, compiled, thinker.memories, now_s=now_s)
+        thoughts = [thinker.think(world, compiled, route, now_s=now_s) for route in routes]
         raises = {t.name for t in thoughts if _raises(thinker.memories[t.name], t)}
         for route in raises:
             # Routers drop what a first push leaves out: a raise waits, the route does not.
@@ -168,7 +180,8 @@ class Walker:
         done = [t for t in thoughts if t.name not in trouble]
         self._publish(name, space, compiled, done)
         await self._tell(world, space, done)
-        wanted = identities(world, thinker.memories)
+        space.attention.done(thoughts, trouble)
+        wanted = identities(world, compiled, thinker.memories)
         wanted = decided(world, wanted, thinker.memories, now_s=now_s)
         space.parked = parked(wanted)
         problems = await self._applier.apply(
@@ -177,19 +190,19 @@ class Walker:
             packed=Packed(routes=self._routed(name, space), limits=dict(compiled.limits)),
             deadline_ms=_longest_ms(thinker.memories),
         )
+        used = users(world, thinker.memories)
+        own = versions(wanted)
         for backend in world.backends:
-            found = problems.get(backend, ())
-            seen = seen_of(world, compiled, backend, wanted, thinker.memories, found)
+            found, uses = problems.get(backend, ()), used.get(backend, {})
+            seen = seen_of(world, compiled, backend, own.get(backend, ()), uses, found)
             await self._applier.tell_backend(world, backend, seen, now_s)
-        self._count(space, world, thoughts, wanted)
+        self._count(space, world, wanted)
         if trouble:
             raise next(iter(trouble.values()))
         live = any(memory.state.live for memory in thinker.memories.values())
         return LOOK_S if live else IDLE_S
 
-    def _count(
-        self, space: Namespace, world: World, thoughts: list[Thought], wanted: list[Identity]
-    ) -> None:
+    def _count(self, space: Namespace, world: World, wanted: list[Identity]) -> None:
         memories = space.thinker.memories
         told = {
             (t.route_uid, t.revision, t.attempt) for r in world.connected for t in r.report.trips
@@ -200,12 +213,10 @@ class Walker:
             if memory.saved is not None and memory.saved.live
         }
         space.figures = {
-            "weir_operator_routes": len(thoughts),
+            "weir_operator_routes": len(world.routes),
             "weir_operator_routers_connected": sum(one.alive for one in world.connected),
             "weir_operator_canaries": sum(m.state.live for m in memories.values()),
-            "weir_operator_routers_out_of_sync": max(
-                (t.observed.routers - t.observed.routers_in_sync for t in thoughts), default=0
-            ),
+            "weir_operator_routers_out_of_sync": space.attention.out_of_sync,
             "weir_operator_trips_unpersisted": len(told & live),
             "weir_operator_identities": len(wanted),
             "weir_operator_identity_devices": sum(map(devices, wanted)),
@@ -227,6 +238,7 @@ class Walker:
             name,
             config_maps=space.config_maps,
             connected=self._feed.connected(name),
+            reader=space.reader,
         )
 
     async def _prime(self, name: str, space: Namespace, world: World) -> None:
@@ -252,7 +264,7 @@ class Walker:
                 n: [r.revision.name for r in m.state.records]
                 for n, m in space.thinker.memories.items()
             },
-            sorted(world.waits),
+            sorted(world.waits.items()),
         )
         if space.compiled is None or space.compiled[0] != asked:
             space.compiled = (asked, space.thinker.compiled(world))

@@ -38,7 +38,7 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     ready ones, `routers_in_sync` those that acknowledged the latest. `judgement` is about the
     state's canary, and `objectives` are those that it judged; `actual_weight_bp` is the share
     measured, if any. `ejected` gives the reason by identity of the backends that no ready
-    router can reach.
+    router can reach. `capacity_message` says what the canary's backends lack.
     """
 
     policy: RolloutPolicy
@@ -51,6 +51,7 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     objectives: tuple[Objective, ...] = ()
     actual_weight_bp: float | None = None
     ejected: Mapping[str, str] = {}
+    capacity_message: str = ""
 
 
 def route_conditions(

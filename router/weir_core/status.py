@@ -216,13 +216,18 @@ def _step(state: RolloutState, observed: Observed) -> dict[str, Any]:
     }
 
 
+def _hold(hold: str, observed: Observed) -> str:
+    lacks = observed.capacity_message if hold == reasons.NO_CAPACITY else ""
+    return "; ".join(filter(None, (reasons.hold_message(hold), lacks)))
+
+
 def _standstill(state: RolloutState, observed: Observed) -> list[dict[str, str]]:
     """Return all that stops a rollout, each in one sentence; nothing while it moves."""
     if not state.live:
         return []
     pauses = [(reasons.PAUSED, pause_text(state, observed.policy, pause)) for pause in state.pauses]
     undecided = [(reasons.INCONCLUSIVE, reasons.UNDECIDED)] if state.inconclusive else []
-    holds = [(reasons.hold_reason(hold), reasons.hold_message(hold)) for hold in state.holds]
+    holds = [(reasons.hold_reason(hold), _hold(hold, observed)) for hold in state.holds]
     return [
         {"reason": reason, "message": message} for reason, message in (*pauses, *undecided, *holds)
     ]

@@ -149,7 +149,7 @@ def test_unknown_object_is_told(obj, wanted):
             {"causes": ["Timout"], "backendRefs": [{"name": "a"}]},
             "did you mean 'Timeout'",
         ),
-        ("spec.behaviour.streaming", {"commit": "Prefix"}, "one of AfterVerify, FirstToken"),
+        ("spec.behaviour.streaming", {"commit": "Later"}, "one of AfterVerify, FirstToken, Prefix"),
         ("spec.behaviour.onExhausted", "ReturnErr", "did you mean 'ReturnError'"),
         ("spec.monitoring.monitors.0.type", "Confidence", "one of Finish, Pattern, Schema"),
         ("spec.monitoring.audits", {"percent": 2, "reference": "lrge"}, "did you mean 'large'"),

@@ -44,7 +44,7 @@ def main() -> None:
     chance = random.Random(seed)
     for turn in range(turns):
         # From the first lines after the start to some seconds of walks.
-        lines = int(10 ** chance.uniform(1.5, 4.5))
+        lines = int(10 ** chance.uniform(2.3, 4.6))
         print(f"turn {turn + 1}: {lines} lines", flush=True)
         subprocess.run([sys.executable, "-c", CHILD, str(lines)], check=False)
     print("turns over", flush=True)

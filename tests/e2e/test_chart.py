@@ -14,6 +14,7 @@ from weir_operator.mark import LEADS
 from weir_operator.objects import Owner
 from weir_operator.routers import RouterSettings, router_objects, settings_for
 from weir_operator.sidecar import LABEL, admission_policy
+from weir_operator.workloads import WorkloadSettings
 
 Thing = dict[str, Any]
 API = "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy"
@@ -212,10 +213,14 @@ def test_only_routers_of_served_namespaces_reach_the_feed(cluster: Cluster) -> N
 
 def settings(objects: list[Thing]) -> RouterSettings:
     """Return what the operator is told of routers, as it reads it."""
+    return msgspec.json.decode(environment(objects)["WEIR_ROUTER"], type=RouterSettings)
+
+
+def environment(objects: list[Thing]) -> dict[str, str]:
+    """Return the operator's environment."""
     (deployment,) = of(objects, "Deployment")
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
-    told = {one["name"]: one.get("value", "") for one in container["env"]}
-    return msgspec.json.decode(told["WEIR_ROUTER"], type=RouterSettings)
+    return {one["name"]: one.get("value", "") for one in container["env"]}
 
 
 def router_labels(objects: list[Thing]) -> Mapping[str, str]:
@@ -242,6 +247,14 @@ def test_unknown_value_is_refused_by_its_name(cluster: Cluster) -> None:
 def test_more_routers_than_the_most_are_refused(cluster: Cluster, router: Thing) -> None:
     with pytest.raises(ClusterError, match=r"saw 12, wanted at most router\.maxReplicas"):
         rendered(cluster, {"router": router})
+
+
+def test_no_user_means_no_user(cluster: Cluster) -> None:
+    none = {"runAsUser": None}
+    objects = rendered(cluster, {"router": none, "podTemplate": {**none, "runAsGroup": None}})
+    workloads = msgspec.json.decode(environment(objects)["WEIR_WORKLOADS"], type=WorkloadSettings)
+    assert workloads == WorkloadSettings(run_as_user=None, run_as_group=None)
+    assert settings(objects).run_as_user is None
 
 
 def test_a_namespace_can_have_other_routers(cluster: Cluster) -> None:

@@ -14,8 +14,7 @@ from typing import Any
 import yaml
 
 from e2e.cluster import Cluster, pod, wait_for
-from e2e.test_ring import served
-from e2e.weir import SYSTEM, backend, route, settled, status, traffic
+from e2e.weir import SYSTEM, backend, route, serve, settled, status, traffic
 from weir_cli.demo_manifests import facts
 
 WIDTH = 100
@@ -72,7 +71,7 @@ def stepped(threshold: float) -> dict[str, Any]:
 
 def test_a_cluster_is_told_of_in_the_words_of_standalone(weir: Cluster, namespace: str) -> None:
     cli = Cli(weir, namespace)
-    served(weir, namespace)
+    serve(weir, namespace)
     _lists_are_those_of_kubectl(cli)
     _stable_is_explained(cli)
     with weir.url("weir-router", 80, namespace=namespace) as url, traffic(url) as load:
@@ -180,14 +179,14 @@ def test_manifests_are_judged_by_the_api_server(
     ran = cli.here("validate", str(bad))
     assert ran.code == 2
     lines = bad.read_text().splitlines()
-    for text, field in (("setWeight: 5", "spec.rollout.steps[1]"), ("a label", "metadata.labels")):
-        line = next(at for at, one in enumerate(lines, 1) if one.strip("- ").startswith(text))
+    for text, field in (("setWeight: 5", "spec.rollout.steps[1]"), ("labels:", "metadata.labels")):
+        line = next(at for at, one in enumerate(lines, 1) if one.strip("- ") == text)
         assert f"{bad}:{line}: ModelRoute {namespace}/assistant: {field}" in ran.out
 
 
 def test_injected_pod_asks_its_own_router(weir: Cluster, namespace: str, tmp_path: Path) -> None:
     cli = Cli(weir, namespace)
-    served(weir, namespace)
+    serve(weir, namespace)
     ask = (
         "import os, time, urllib.request as u\n"
         "for _ in range(100):\n"
@@ -267,7 +266,7 @@ def test_command_without_an_operator_is_not_waited_for_in_silence(
     weir: Cluster, namespace: str
 ) -> None:
     cli = Cli(weir, namespace)
-    served(weir, namespace)
+    serve(weir, namespace)
     weir.kubectl("scale", "deployment/weir-operator", "--replicas=0", "--namespace", SYSTEM)
     try:
         wait_for(lambda: not _pods(weir), 60, "the operator's end")

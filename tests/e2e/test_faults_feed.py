@@ -113,6 +113,7 @@ def test_only_routers_get_routes_and_only_their_own(
 def test_a_token_dies_with_its_pod(weir: Cluster, namespace: str, door: Door) -> None:
     router = name_of(all_ready(weir, namespace, ROUTERS, 2)[0])
     kept = token(weir, namespace, "weir-router", of=router)
+    assert isinstance(door.knock(kept), Push)
     weir.kubectl("delete", "pod", router, "-n", namespace, "--force", "--grace-period=0")
 
     def out() -> bool:

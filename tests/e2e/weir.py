@@ -54,6 +54,7 @@ def install(cluster: Cluster, values: Mapping[str, Any] = VALUES, *, release: st
         cluster,
         *("upgrade", "--install", release, str(CHART), "--namespace", SYSTEM),
         *("--create-namespace", "--values", "-", "--wait", "--timeout", "3m"),
+        "--take-ownership",  # Of CRDs that other tests have applied.
         given=json.dumps(whole),
     )
 

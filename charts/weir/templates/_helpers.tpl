@@ -43,6 +43,8 @@ capabilities: {drop: [ALL]}
 {{- if gt (int .Values.router.replicas) (int .Values.router.maxReplicas) }}
 {{- fail (printf "router.replicas: saw %d, wanted at most router.maxReplicas, which is %d" (int .Values.router.replicas) (int .Values.router.maxReplicas)) }}
 {{- end }}
+{{- /* Helm takes a value away that is null, and the code has a default of its own. */ -}}
+{{- $_ := set $fields "run_as_user" .Values.router.runAsUser }}
 {{- $overrides := dict }}
 {{- range $namespace, $one := .Values.router.overrides }}
 {{- if gt (int $one.replicas) (int $.Values.router.maxReplicas) }}
@@ -59,6 +61,12 @@ capabilities: {drop: [ALL]}
   "overrides" $overrides
 ) }}
 {{- toJson $fields -}}
+{{- end }}
+
+{{- define "weir.workloads" -}}
+{{- with .Values.podTemplate }}
+{{- dict "allow" .allow "runAsUser" .runAsUser "runAsGroup" .runAsGroup | toJson }}
+{{- end }}
 {{- end }}
 
 {{- define "weir.routerFields" -}}
@@ -91,13 +99,13 @@ capabilities: {drop: [ALL]}
 {{- define "weir.cel" -}}
 {{- $parts := list }}
 {{- if kindIs "map" . }}
-{{- range $name, $one := . }}{{ $parts = append $parts (printf "%s: %s" (toJson $name) (include "weir.cel" $one)) }}{{ end }}
+{{- range $name, $one := . }}{{ $parts = append $parts (printf "%s: %s" (toRawJson $name) (include "weir.cel" $one)) }}{{ end }}
 {{- printf "dyn({%s})" (join ", " $parts) }}
 {{- else if kindIs "slice" . }}
 {{- range . }}{{ $parts = append $parts (include "weir.cel" .) }}{{ end }}
 {{- printf "dyn([%s])" (join ", " $parts) }}
 {{- else }}
-{{- printf "dyn(%s)" (toJson .) }}
+{{- printf "dyn(%s)" (toRawJson .) }}
 {{- end }}
 {{- end }}
 
