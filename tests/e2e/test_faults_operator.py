@@ -91,7 +91,7 @@ def test_an_operator_that_dies_at_random_lines(weir: Cluster, namespace: str) ->
         traffic(url, workers=3) as load,
     ):
         with weir.timed(f"operator killed at {TURNS} lines of its own"), _dying(weir):
-            # A change of the backend that changes no answer: a second workload, a canary, a promotion.
+            # It changes no answer: a second workload, a canary, a promotion.
             shorter = backend("small", "small", length=255)
             weir.apply(shorter, namespace=namespace)
             log = wait_for(lambda: _over(weir), 420, "the last turn")
