@@ -113,7 +113,10 @@ def _resume(state: RolloutState, inputs: Inputs, command: Command, now_s: float)
     if not (state.commanded_pause or at_pause or state.inconclusive):
         others = ", ".join((*state.pauses, *state.holds))
         return f"no command paused it; it waits for {others}" if others else "it is not paused"
-    after = replace(state, commanded_pause=False, waived=state.waived or at_pause)
+    if state.commanded_pause:
+        # One resume lifts one pause: the step that a person must pass stays where it is.
+        return Advance(state=replace(state, commanded_pause=False))
+    after = replace(state, waived=state.waived or at_pause)
     return Advance(state=with_clock_at(after, now_s) if state.inconclusive else after)
 
 

@@ -129,6 +129,15 @@ def test_resume_ends_a_pause_step():
     assert course.order("resume") == ("Resumed", "StepCompleted", "WeightUpdated")
 
 
+def test_resume_of_a_command_at_a_pause_step_leaves_the_step():
+    course = started(weight(5), pause(), weight(25), PROVE)
+    course.tell(judgement=judged(canary=1))
+    course.order("pause")
+    course.order("resume")
+    assert (course.state.pauses, course.state.weight_bp) == (("Step",), 500)
+    assert course.order("resume") == ("Resumed", "StepCompleted", "WeightUpdated")
+
+
 def test_resume_of_what_no_command_paused_says_what_it_waits_for():
     course = started()
     course.edit(paused=True)
