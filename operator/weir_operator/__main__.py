@@ -128,7 +128,10 @@ class Operator:
     async def _renew(self, feed: Feed, applier: Applier) -> None:
         while True:
             await asyncio.sleep(CERTIFICATES_S)
-            await self._certify(feed, applier, start=False)
+            try:
+                await self._certify(feed, applier, start=False)
+            except KubeError as error:
+                log.warning("certificates not renewed", extra={"error": str(error)})
 
     async def _certify(self, feed: Feed, applier: Applier, *, start: bool) -> None:
         """Make or renew the feed's certificates, keep them in the Secret, and show them."""

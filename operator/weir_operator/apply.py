@@ -135,7 +135,13 @@ class Applier:
             namespace, settings=self._routers, owner=owner, deadline_ms=deadline_ms
         )
         for obj in (snapshot, *objects):
-            made = obj if isinstance(obj, Problem) else await self._ensure(obj, owner.uid)
+            try:
+                made = obj if isinstance(obj, Problem) else await self._ensure(obj, owner.uid)
+            except KubeError as error:
+                if error.status not in REFUSALS:
+                    raise
+                log.warning("router object refused", extra={"error": str(error)[:500]})
+                continue
             if isinstance(made, Problem):
                 log.warning("router object not made", extra={"problem": made.sentence()})
 

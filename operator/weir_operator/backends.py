@@ -329,3 +329,9 @@ def named(route: ModelRoute) -> set[str]:
     refs = [tier.backend_ref.name for tier in behaviour.tiers]
     refs += [ref.name for ref in (behaviour.fallback.backend_refs if behaviour.fallback else ())]
     return set(refs)
+
+
+def longest_ms(memories: Mapping[str, RouteMemory]) -> int:
+    """Return the longest deadline of any revision that serves."""
+    revisions = (one for memory in memories.values() for one in live_revisions(memory.state))
+    return max((one.behaviour.deadline_ms for one in revisions), default=0)

@@ -58,11 +58,12 @@ class Leader:
             await asyncio.sleep(RENEW_S)
 
     async def keep(self) -> None:
-        """Renew until the Lease is lost; returns then."""
+        """Renew until the Lease is lost, or was for a moment; returns then."""
+        term = self.term
         while True:
             await asyncio.sleep(RENEW_S)
             await self._try()
-            if self._clock() - self._renewed_s > DURATION_S:
+            if self.term != term or self._clock() - self._renewed_s > DURATION_S:
                 return
 
     async def release(self) -> None:
@@ -85,7 +86,10 @@ class Leader:
                 lease["spec"]["renewTime"] = now_text(micro=True)
                 lease = await self._kube.replace(lease)
             elif self._is_free(lease):
-                transitions = int(lease["spec"].get("leaseTransitions") or 0) + 1
+                # After a restore of the cluster the Lease may be older than what routers obey.
+                transitions = max(
+                    int(lease["spec"].get("leaseTransitions") or 0) + 1, _first_term()
+                )
                 lease["spec"] = self._lease(transitions=transitions)["spec"]
                 lease = await self._kube.replace(lease)
             else:

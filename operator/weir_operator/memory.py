@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from weir_core.errors import Problem
 from weir_core.evidence import Judgement, Key, Merged
-from weir_core.history import Records, RevisionRecord
+from weir_core.history import Records, RevisionRecord, find
 from weir_core.revision_spec import record_of
 from weir_core.rollout import RolloutState, Transition, recalled, remembered
 from weir_core.snapshot import RoutePolicy
@@ -33,11 +33,11 @@ log = logging.getLogger("weir.operator")
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """The evidence of one key, and how often each router died, by pod uid."""
+    """The evidence of one key, and how often each router had died when first and last seen."""
 
     key: Key | None = None
     merged: Merged = Merged()
-    unclean: dict[str, int] = {}
+    unclean: dict[str, tuple[int, int]] = {}
 
 
 class RouteMemory:
@@ -58,10 +58,26 @@ class RouteMemory:
         self.status: Obj = {}
         self.published: RoutePolicy | None = None
         self.version = (0, 0)
+        self.uid = ""
         self.judgement: Judgement | None = None
         self.judged: Key | None = None
         self.vanished: dict[tuple[str, str], float] = {}
         self.untold: tuple[Transition, ...] = ()
+
+    def mend(self, policy: RoutePolicy | None) -> None:
+        """Take stable's body from what routers obey, where its ModelRevision was lost.
+
+        Without it the spec's target would be the first revision, proven or not.
+        """
+        told = _parsed((self.status.get("rollout") or {}).get("state")) or {}
+        stable = told.get("stable")
+        if policy is None or not stable or policy.stable.name != stable:
+            return
+        if find(self.state.records, stable) is None:
+            lost = RevisionRecord(
+                revision=policy.stable, outcome="Stable", since_s=0.0, promoted_s=0.0
+            )
+            self.state = recalled(told, (*self.state.records, lost))
 
     def checkpoint(self) -> Checkpoint:
         """Return what a restart needs of the evidence."""
@@ -97,8 +113,8 @@ def pack(checkpoint: Checkpoint) -> str:
     """Return a checkpoint as one short text, "" when it is too large to be kept."""
     text = base64.b64encode(zlib.compress(msgspec.json.encode(checkpoint), 6)).decode()
     if len(text) > MAX_CHECKPOINT:
-        log.warning("checkpoint left out", extra={"characters": len(text)})
-        return ""
+        log.warning("evidence left out of a checkpoint", extra={"characters": len(text)})
+        return pack(Checkpoint(unclean=checkpoint.unclean)) if checkpoint.key is not None else ""
     return text
 
 

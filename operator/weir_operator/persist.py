@@ -9,13 +9,14 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from weir_core.errors import Problem
 from weir_core.history import RevisionRecord
-from weir_core.revision_spec import record_status
+from weir_core.revision_spec import record_of, record_status
 from weir_core.rollout import Transition
 from weir_operator.cache import Cache
 from weir_operator.gather import World
 from weir_operator.kube import FIELD_MANAGER, Kube, KubeError, now_text
-from weir_operator.memory import RouteMemory, labels_of, stored
+from weir_operator.memory import OUTCOME, RouteMemory, labels_of, stored
 from weir_operator.revisions import route_revision
 from weir_operator.think import Thought, revisions_of
 
@@ -38,11 +39,11 @@ class Persister:
         self, world: World, thought: Thought, memory: RouteMemory, status: Obj, now_s: float
     ) -> None:
         """Write a route's revisions and status, where they differ from what stands there."""
-        obj = self._cache.get("ModelRoute", world.namespace, thought.name)
-        if obj is None:
-            return
+        # Not the cache's: the write must fail when anything came after what was thought about.
+        obj = world.routes[thought.name]
+        lost = any(r.revision.name not in world.revisions for r in thought.state.records)
         changed = memory.saved is None or memory.saved != thought.state
-        if changed:
+        if changed or lost:
             for record in thought.state.records:
                 await self._save_record(world, obj, record)
         old = obj.get("status") or {}
@@ -70,11 +71,15 @@ class Persister:
             self._cache.put(await self._kube.apply(with_status(known, status), sub="status"))
 
     async def forget(self, world: World, thought: Thought) -> None:
-        """Delete the revisions of a route that it does not remember any more."""
+        """Delete the revisions of a route that it does not remember any more.
+
+        But for those that were rolled back: with the status lost nothing else would tell.
+        """
         kept = {record.revision.name for record in thought.state.records}
         for obj in revisions_of(world, thought.name):
             name = obj["metadata"]["name"]
-            if name not in kept:
+            is_memory = (obj["metadata"].get("labels") or {}).get(OUTCOME) == "RolledBack"
+            if name not in kept and not is_memory and not isinstance(record_of(obj), Problem):
                 uid = obj["metadata"]["uid"]
                 await self._kube.delete("ModelRevision", world.namespace, name, uid)
 

@@ -39,6 +39,9 @@ OPERATOR_SHARE, ROUTERS_SHARE = 0.8, 0.2
 
 COMMAND = "inference.weir.dev/command"
 
+GONE_S = 3_600.0
+"""A boot that is not heard for this long is gone: sidecars' pods are not ours to watch."""
+
 
 class Thought(msgspec.Struct, frozen=True, kw_only=True):
     """What one route does next. `policy` None: no revision may serve yet."""
@@ -60,10 +63,11 @@ class Thinker:
     def compiled(self, world: World) -> Compiled:
         """Compile the namespace against the revisions that have a name already."""
         for name, obj in world.routes.items():
-            if name not in self.memories:
-                self.memories[name] = recall(
-                    obj.get("status"), records_of(revisions_of(world, name))
-                )
+            known = self.memories.get(name)
+            if known is None or known.uid != obj["metadata"]["uid"]:
+                recalled = recall(obj.get("status"), records_of(revisions_of(world, name)))
+                recalled.uid = obj["metadata"]["uid"]
+                self.memories[name] = recalled
         for name in [name for name in self.memories if name not in world.routes]:
             del self.memories[name]
         unread = [name for name in world.routes if world.route(name) is None]
@@ -150,7 +154,10 @@ class Thinker:
         policy = _policy(memory.state, told, self._max_routers)
         if about is None or policy is None:
             return None
-        if memory.key != about:
+        recalled = memory.saved is None and not all(
+            fits(tally, len(told.monitoring.objectives)) for tally in memory.merged.tallies
+        )
+        if memory.key != about or recalled:
             memory.key, memory.merged, memory.vanished = about, Merged(), {}
         horizon, objectives = horizon_s(policy), told.monitoring.objectives
         tallies = [
@@ -241,7 +248,7 @@ def _retire_vanished(world: World, memory: RouteMemory, horizon_s: int, now_s: f
         boot = (tally.router, tally.boot)
         if boot in live or tally.router in world.pods:
             memory.vanished.pop(boot, None)
-        elif now_s - memory.vanished.setdefault(boot, now_s) > horizon_s:
+        elif now_s - memory.vanished.setdefault(boot, now_s) > max(horizon_s, GONE_S):
             memory.merged = retire(memory.merged, *boot, horizon_s=horizon_s)
             del memory.vanished[boot]
 
@@ -282,9 +289,11 @@ def _unclean(world: World, memory: RouteMemory) -> int:
     """Return how often routers of this namespace died, as far as was ever told; never falls."""
     for router in world.connected:
         if not router.sidecar:
-            known = memory.unclean.get(router.pod_uid, 0)
-            memory.unclean[router.pod_uid] = max(known, router.report.unclean)
-    return sum(memory.unclean.values())
+            # What a router went through before it was seen here is not of this canary.
+            seen = router.report.unclean
+            first, last = memory.unclean.get(router.pod_uid, (seen, seen))
+            memory.unclean[router.pod_uid] = first, max(last, seen)
+    return sum(last - first for first, last in memory.unclean.values())
 
 
 def _command(obj: Obj, memory: RouteMemory) -> Command | None:

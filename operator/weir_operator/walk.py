@@ -8,7 +8,7 @@ import asyncio
 import base64
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -23,16 +23,15 @@ from weir_operator.admission import admitted
 from weir_operator.apply import Applier
 from weir_operator.attention import Attention
 from weir_operator.backends import (
-    Identity,
-    devices,
     identities,
-    live_revisions,
+    longest_ms,
     seen_of,
     users,
     versions,
 )
 from weir_operator.cache import Cache
 from weir_operator.feed import Feed
+from weir_operator.figures import FIGURES, figures
 from weir_operator.gather import Reader, World, calibrations, gather
 from weir_operator.kube import Kube, KubeError
 from weir_operator.leader import Leader
@@ -51,16 +50,6 @@ IDLE_S = 30.0
 CALIBRATIONS_S = 15.0
 log = logging.getLogger("weir.operator")
 
-FIGURES = {
-    "weir_operator_routes": "Routes that are there",
-    "weir_operator_routers_connected": "Routers with an open stream",
-    "weir_operator_canaries": "Routes with a canary under way",
-    "weir_operator_routers_out_of_sync": "Ready routers that do not obey the latest of some route",
-    "weir_operator_trips_unpersisted": "Trips of routers that no status tells yet",
-    "weir_operator_identities": "Model servers kept",
-    "weir_operator_identity_devices": "Accelerators that kept model servers ask for",
-}
-
 
 class Namespace:
     """What one namespace's walks keep between them."""
@@ -75,6 +64,8 @@ class Namespace:
         self.refused: dict[str, str] = {}
         self.figures: dict[str, float] = {}
         self.parked: dict[str, tuple[str, str]] = {}
+        self.asked_for: set[str] = set()
+        self.not_before_s = float("-inf")
         self.reader = Reader()
         self.attention = Attention()
 
@@ -104,6 +95,7 @@ class Walker:
         self._number = 0
         self._namespaces: dict[str, Namespace] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = False
         self.walks = 0
         self.walk_s = 0.0
 
@@ -130,15 +122,17 @@ class Walker:
 
     async def stop(self) -> None:
         """End all walks."""
+        self._stopping = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _run(self, name: str, space: Namespace) -> None:
         wait_s, retry_s = IDLE_S, RETRY_S
-        while True:
+        while not self._stopping:
             try:
-                await asyncio.wait_for(space.awake.wait(), wait_s)
+                async with asyncio.timeout(wait_s):
+                    await space.awake.wait()
             except TimeoutError:
                 pass
             else:
@@ -150,10 +144,12 @@ class Walker:
                 retry_s = RETRY_S
             except KubeError as error:
                 wait_s, retry_s = retry_s, min(2 * retry_s, RETRY_MAX_S)
+                space.not_before_s = time.monotonic() + wait_s
                 level = logging.INFO if error.status == 409 else logging.WARNING
                 log.log(level, "walk again", extra={"namespace": name, "why": str(error)[:500]})
             except Exception:
                 wait_s, retry_s = retry_s, min(2 * retry_s, RETRY_MAX_S)
+                space.not_before_s = time.monotonic() + wait_s
                 log.exception("walk failed", extra={"namespace": name})
             self.walks += 1
             self.walk_s += time.monotonic() - began_s
@@ -170,12 +166,14 @@ class Walker:
         compiled = self._compiled(space, world)
         now_s = self._clock()
         routes = space.attention.of(world, compiled, thinker.memories, now_s=now_s)
-        thoughts = [thinker.think(world, compiled, route, now_s=now_s) for route in routes]
+        thoughts = self._thoughts(space, world, compiled, routes, now_s)
         raises = {t.name for t in thoughts if _raises(thinker.memories[t.name], t)}
         for route in raises:
             # Routers drop what a first push leaves out: a raise waits, the route does not.
             self._number_anew(thinker.memories[route], thinker.standing(world, compiled, route))
         self._publish(name, space, compiled, [t for t in thoughts if t.name not in raises])
+        if (rest_s := space.not_before_s - time.monotonic()) > 0:
+            return min(rest_s, LOOK_S)  # Reports wake a walk sooner than the API wants to be asked.
         trouble = await self._save(world, space, thoughts, now_s)
         done = [t for t in thoughts if t.name not in trouble]
         self._publish(name, space, compiled, done)
@@ -188,7 +186,7 @@ class Walker:
             world,
             wanted=wanted,
             packed=Packed(routes=self._routed(name, space), limits=dict(compiled.limits)),
-            deadline_ms=_longest_ms(thinker.memories),
+            deadline_ms=longest_ms(thinker.memories),
         )
         used = users(world, thinker.memories)
         own = versions(wanted)
@@ -196,43 +194,39 @@ class Walker:
             found, uses = problems.get(backend, ()), used.get(backend, {})
             seen = seen_of(world, compiled, backend, own.get(backend, ()), uses, found)
             await self._applier.tell_backend(world, backend, seen, now_s)
-        self._count(space, world, wanted)
+        space.figures = figures(
+            world, wanted, thinker.memories, out_of_sync=space.attention.out_of_sync
+        )
         if trouble:
             raise next(iter(trouble.values()))
         live = any(memory.state.live for memory in thinker.memories.values())
         return LOOK_S if live else IDLE_S
 
-    def _count(self, space: Namespace, world: World, wanted: list[Identity]) -> None:
-        memories = space.thinker.memories
-        told = {
-            (t.route_uid, t.revision, t.attempt) for r in world.connected for t in r.report.trips
-        }
-        live = {
-            (world.routes[name]["metadata"]["uid"], memory.state.canary, memory.state.attempt)
-            for name, memory in memories.items()
-            if memory.saved is not None and memory.saved.live
-        }
-        space.figures = {
-            "weir_operator_routes": len(world.routes),
-            "weir_operator_routers_connected": sum(one.alive for one in world.connected),
-            "weir_operator_canaries": sum(m.state.live for m in memories.values()),
-            "weir_operator_routers_out_of_sync": space.attention.out_of_sync,
-            "weir_operator_trips_unpersisted": len(told & live),
-            "weir_operator_identities": len(wanted),
-            "weir_operator_identity_devices": sum(map(devices, wanted)),
-        }
+    def _thoughts(
+        self,
+        space: Namespace,
+        world: World,
+        compiled: Compiled,
+        routes: Iterable[str],
+        now_s: float,
+    ) -> list[Thought]:
+        """Think of each route; one that cannot be thought of harms no other."""
+        thoughts = []
+        for route in routes:
+            try:
+                thoughts.append(space.thinker.think(world, compiled, route, now_s=now_s))
+            except Exception:
+                log.exception("route not thought of", extra={"route": f"{world.namespace}/{route}"})
+        return thoughts
 
     async def _gathered(self, name: str, space: Namespace) -> World:
         now_s = time.monotonic()
         wanted = calibrations(self._cache.of("ModelRoute", name))
-        if now_s - space.configured_s > CALIBRATIONS_S or wanted != {
-            one["metadata"]["name"] for one in space.config_maps
-        }:
-            found = [await self._kube.get("ConfigMap", name, one) for one in sorted(wanted)]
-            space.config_maps = [
-                {"apiVersion": "v1", "kind": "ConfigMap", **one} for one in found if one is not None
-            ]
-            space.configured_s = now_s
+        if now_s - space.configured_s > CALIBRATIONS_S or wanted != space.asked_for:
+            known = {one["metadata"]["name"]: one for one in space.config_maps}
+            found = [await self._config_map(name, one, known.get(one)) for one in sorted(wanted)]
+            space.config_maps = [one for one in found if one is not None]
+            space.configured_s, space.asked_for = now_s, wanted
         return gather(
             self._cache,
             name,
@@ -240,6 +234,16 @@ class Walker:
             connected=self._feed.connected(name),
             reader=space.reader,
         )
+
+    async def _config_map(self, namespace: str, name: str, known: Obj | None) -> Obj | None:
+        """Return a ConfigMap, the one known before while the API does not answer."""
+        try:
+            found = await self._kube.get("ConfigMap", namespace, name)
+        except KubeError as error:
+            told = {"name": f"{namespace}/{name}", "error": str(error)}
+            log.warning("calibration not read", extra=told)
+            return known
+        return {"apiVersion": "v1", "kind": "ConfigMap", **found} if found is not None else None
 
     async def _prime(self, name: str, space: Namespace, world: World) -> None:
         """Learn from the snapshot in the cluster what routers obey, of broken routes too."""
@@ -250,6 +254,7 @@ class Walker:
             memory = space.thinker.memories.get(key.partition("/")[2])
             if memory is not None:
                 memory.published = routed.policy
+                memory.mend(routed.policy)
         space.primed = True
 
     def _compiled(self, space: Namespace, world: World) -> Compiled:
@@ -311,8 +316,10 @@ class Walker:
         trouble: dict[str, KubeError] = {}
         for thought in thoughts:
             memory = space.thinker.memories[thought.name]
-            status = space.thinker.status(thought, now_s=now_s)
             try:
+                status = space.thinker.status(thought, now_s=now_s)
+                if not self._leader.leads:
+                    raise KubeError(0, "the lease is not fresh: nothing is written")
                 news = turned(memory.status.get("conditions") or (), status["conditions"])
                 await self._persister.save(world, thought, memory, status, now_s)
                 memory.untold += news
@@ -320,6 +327,9 @@ class Walker:
                     await self._persister.forget(world, thought)
             except KubeError as error:
                 trouble[thought.name] = error
+            except Exception as error:
+                log.exception("route not written", extra={"route": thought.name})
+                trouble[thought.name] = KubeError(0, repr(error)[:300])
         return trouble
 
     async def _tell(self, world: World, space: Namespace, done: list[Thought]) -> None:
@@ -332,12 +342,6 @@ class Walker:
                 level = logging.WARNING if transition.warning else logging.INFO
                 log.log(level, transition.reason, extra=told)
             await self._persister.tell(obj, untold)
-
-
-def _longest_ms(memories: Mapping[str, RouteMemory]) -> int:
-    """Return the longest deadline of any revision that serves."""
-    revisions = (one for memory in memories.values() for one in live_revisions(memory.state))
-    return max((one.behaviour.deadline_ms for one in revisions), default=0)
 
 
 def _raises(memory: RouteMemory, thought: Thought) -> bool:

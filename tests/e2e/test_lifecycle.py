@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from e2e.cluster import Cluster, ClusterError, pod, wait_for
-from e2e.faults import ROUTERS, lease, led, name_of, pods, scale
+from e2e.faults import ROUTERS, lease, led, name_of, pods, pods_at_all, scale
 from e2e.weir import CHART, SYSTEM, VALUES, helm, install, route, serve, settled, status, traffic
 from weir_lab import questions
 from weir_operator.sidecar import LABEL
@@ -158,10 +158,10 @@ def _upgraded_and_rolled_back(cluster: Cluster, namespace: str) -> None:
 
 
 def _uninstalled(cluster: Cluster, namespace: str, url: str) -> None:
-    with cluster.timed("uninstalled"):
+    with cluster.timed("uninstalled until the operator was gone"):
         said = helm(cluster, "uninstall", "weir", "--namespace", SYSTEM, "--wait")
+        wait_for(lambda: not pods_at_all(cluster), 60, "the operator's end")
     assert said.count("[CustomResourceDefinition]") == len(KINDS)
-    assert cluster.get("pods", "--namespace", SYSTEM)["items"] == []
     wait_for(lambda: hearing(cluster, namespace) == [], 30, "routers to be alone")
     assert {
         obj["kind"] for obj in cluster.get("mroute,mbackend,mrev", "-n", namespace)["items"]

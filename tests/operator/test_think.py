@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from support.objects import backend, route, vllm
-from support.thinking import NOW, SPACE, Space, deployment, edited, serving, trip
+from support.thinking import NOW, SPACE, Space, deployment, edited, router_pod, serving, trip
 from weir_core.history import find
 from weir_operator.memory import labels_of
 from weir_router.ledger import Ledger
@@ -207,3 +207,37 @@ def test_labels_tell_the_outcome():
     space, policy = in_canary()
     record = find(space.thinker.memories["assistant"].state.records, policy.canary.name)
     assert labels_of(record)["inference.weir.dev/outcome"] == "Canary"
+
+
+def test_lost_body_of_stable_is_taken_from_what_routers_obey():
+    space, policy = in_canary()
+    space.keep()
+    lost = space.cache.get("ModelRevision", SPACE, policy.stable.name)
+    space.cache.drop({**lost, "metadata": {**lost["metadata"], "resourceVersion": "9999"}})
+    space.restart()
+    world = space.world()
+    space.thinker.compiled(world)
+    memory = space.thinker.memories["assistant"]
+    assert memory.state.stable != policy.stable.name
+    memory.mend(policy)
+    thought = space.think()
+    assert thought.policy.stable == policy.stable
+    assert thought.policy.canary.name == policy.canary.name
+    assert thought.policy.weight_bp <= 500
+
+
+def test_deaths_of_a_router_before_it_was_seen_are_not_the_canarys():
+    space, _ = in_canary()
+    space.put(router_pod("r2"))
+    space.report("uid-Pod-r2", unclean=3, acks=space.reports["uid-Pod-r1"].acks)
+    assert space.walk()[0].state.live
+    space.report("uid-Pod-r2", unclean=5)
+    assert space.walk()[0].state.last_rollback.reason == "UncleanBoots"
+
+
+def test_a_route_of_the_same_name_and_another_uid_is_recalled_anew():
+    space, _ = in_canary()
+    again = space.cache.get("ModelRoute", SPACE, "assistant")
+    space.put({**again, "metadata": {**again["metadata"], "uid": "another"}})
+    space.think()
+    assert space.thinker.memories["assistant"].uid == "another"
