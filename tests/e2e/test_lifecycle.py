@@ -19,7 +19,8 @@ CRDS = [f"crd/{kind}.inference.weir.dev" for kind in KINDS]
 MADE = "app.kubernetes.io/managed-by=weir"
 ACCOUNT = f"system:serviceaccount:{SYSTEM}:weir-operator"
 RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
-GONE_S = 60
+GONE_S = 120
+"""Kubernetes looks at an ending namespace again after half of its pods' longest grace period."""
 Thing = dict[str, Any]
 
 
@@ -285,7 +286,7 @@ def _may_act_there_alone(cluster: Cluster, served: str, other: str) -> None:
 
 # Sidecars.
 
-ASKS = """
+ASKS = r"""
 import json, os, sys, time, urllib.error, urllib.request
 from weir_lab import questions
 
