@@ -8,7 +8,7 @@ from typing import Any
 import openai
 import pytest
 
-from e2e.cluster import Cluster, ClusterError, pod, wait_for
+from e2e.cluster import ROOT, Cluster, ClusterError, pod, wait_for
 from e2e.faults import ROUTERS, lease, led, name_of, pods, pods_at_all, scale
 from e2e.weir import CHART, SYSTEM, VALUES, helm, install, route, serve, settled, status, traffic
 from weir_lab import questions
@@ -27,14 +27,17 @@ Thing = dict[str, Any]
 @pytest.fixture(scope="module")
 def empty(cluster: Cluster) -> Iterator[Cluster]:
     """A cluster without anything of Weir's; it has the chart as other tests want it afterwards."""
-    words = ("--ignore-not-found", "--wait")
-    helm(cluster, "uninstall", "weir", "--namespace", SYSTEM, *words)
-    cluster.kubectl("delete", *CRDS, "--ignore-not-found", limit_s=120)
-    cluster.kubectl("delete", "namespace", SYSTEM, "--ignore-not-found", limit_s=120)
+    _emptied(cluster)
     try:
         yield cluster
     finally:
         install(cluster)
+
+
+def _emptied(cluster: Cluster) -> None:
+    helm(cluster, "uninstall", "weir", "--namespace", SYSTEM, "--ignore-not-found", "--wait")
+    cluster.kubectl("delete", *CRDS, "--ignore-not-found", limit_s=120)
+    cluster.kubectl("delete", "namespace", SYSTEM, "--ignore-not-found", limit_s=120)
 
 
 @pytest.fixture
@@ -193,6 +196,18 @@ def _installed_again(cluster: Cluster, namespace: str, values: str) -> None:
         heard(cluster, namespace)
     assert lease(cluster)[1] == term + 1
     assert settled(cluster, "assistant", namespace)["stable"] == known
+
+
+def test_crds_that_kubectl_applied_are_adopted(empty: Cluster) -> None:
+    _emptied(empty)
+    files = [word for path in sorted((ROOT / "crds").glob("*.yaml")) for word in ("-f", str(path))]
+    empty.kubectl("apply", "--server-side", *files)
+    words = ("install", "weir", str(CHART), "--namespace", SYSTEM, "--dry-run=server")
+    with pytest.raises(ClusterError, match="invalid ownership metadata"):
+        helm(empty, *words, "--create-namespace")
+    install(empty)
+    for crd in empty.get(*CRDS)["items"]:
+        assert crd["metadata"]["annotations"]["meta.helm.sh/release-name"] == "weir"
 
 
 def _refused_calls(cluster: Cluster) -> list[str]:
