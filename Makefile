@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 SOURCES := router operator tests hack
 
 .PHONY: demo test check format lock bench bench-sequential vllm-test clean
-.PHONY: cluster cluster-down images e2e
+.PHONY: cluster cluster-down images install e2e
 demo: $(STAMP)
 	$(BIN)/weir demo $(DEMO)
 
@@ -39,6 +39,16 @@ cluster-down:
 
 images: $(STAMP)
 	$(BIN)/python hack/images/build.py
+
+# Weir as it stands in this checkout, on that cluster; pods of an earlier build are replaced.
+install: $(STAMP)
+	archive="$$($(BIN)/python hack/images/build.py)" && \
+	$(PYTHON) hack/cluster/weir-cluster load "$$archive" && \
+	eval "$$($(PYTHON) hack/cluster/weir-cluster env)" && \
+	built="$$(sha256sum "$$archive" | cut -c -16)" && \
+	helm upgrade --install weir charts/weir --namespace weir-system --create-namespace --wait \
+	  --values hack/images/values.yaml --set-string "podAnnotations.built=$$built" \
+	  --set-string "router.podAnnotations.built=$$built"
 
 # The cluster goes down afterwards if it was down before; WEIR_CLUSTER_KEEP=1 lets it stand.
 e2e: $(STAMP)

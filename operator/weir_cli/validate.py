@@ -19,10 +19,14 @@ from weir_router.folder import Folder
 
 
 class Validated(msgspec.Struct, frozen=True, kw_only=True):
-    """What was read, and all that is wrong with it, by file and line."""
+    """What was read, and all that is wrong with it, by file and line.
+
+    `others` are objects of other APIs, which nothing is said of.
+    """
 
     files: int
     objects: int
+    others: int = 0
     problems: tuple[Problem, ...]
 
 
@@ -83,6 +87,7 @@ def validated(
     return Validated(
         files=len(texts) + len(unreadable),
         objects=len(parsed.sources),
+        others=parsed.others,
         problems=tuple(sorted(problems, key=_place)),
     )
 
@@ -137,6 +142,8 @@ def _place(problem: Problem) -> tuple[str, int]:
 def as_text(found: Validated) -> str:
     """Return one problem a line, and the sum of it."""
     sum_up = f"{_count(found.objects, 'object')} in {_count(found.files, 'file')}"
+    if found.others:
+        sum_up += f" ({found.others} of other kinds left alone)"
     if not found.problems:
         return f"{sum_up}: no problems"
     owners = {problem.object for problem in found.problems}

@@ -13,11 +13,21 @@ import msgspec
 import yaml
 
 from weir_core.errors import Problem
-from weir_core.resources import MAX_DEPTH, Resource, from_object, title_of, title_of_object
+from weir_core.forms import nearest
+from weir_core.resources import (
+    KINDS,
+    MAX_DEPTH,
+    Resource,
+    from_object,
+    title_of,
+    title_of_object,
+)
 
 MAX_NODES = 200_000
 """Values of one text, those that aliases repeat included."""
 MAX_DOCUMENTS = 10_000
+
+_API_VERSION = re.compile(r"(?:[a-z0-9.-]+/)?v\d+(?:(?:alpha|beta)\d+)?", re.ASCII)
 
 Lines = Mapping[str, int]
 """Line of each field, by its path; "" is the object itself."""
@@ -43,12 +53,13 @@ class Source(msgspec.Struct, frozen=True):
 class Parsed(msgspec.Struct, frozen=True):
     """What the texts hold. `sources` is by an object's title: "ModelRoute llm/assistant".
 
-    Invalid objects have a source too.
+    Invalid objects have a source too. `others` counts objects that are none of Weir's business.
     """
 
     resources: tuple[Resource, ...]
     problems: tuple[Problem, ...]
     sources: Mapping[str, Source]
+    others: int = 0
 
     def placed(self, problem: Problem) -> Problem:
         """Return a problem found later, such as by compile, with its file and line."""
@@ -85,8 +96,12 @@ def parse(texts: Mapping[str, str], *, namespace: str = "") -> Parsed:
     problems: list[Problem] = []
     sources: dict[str, Source] = {}
     titles: set[str] = set()
+    others = 0
     for file, text in texts.items():
         for found in objects(file, text, namespace=namespace):
+            if isinstance(found, Written) and _is_other(found.value):
+                others += 1
+                continue
             if isinstance(found, Problem):
                 problems.append(found)
                 if found.reason == "Duplicate":
@@ -105,7 +120,20 @@ def parse(texts: Mapping[str, str], *, namespace: str = "") -> Parsed:
             titles.add(title)
             sources[title] = found.source
             resources.append(read)
-    return Parsed(resources=tuple(resources), problems=tuple(problems), sources=sources)
+    return Parsed(
+        resources=tuple(resources), problems=tuple(problems), sources=sources, others=others
+    )
+
+
+def _is_other(value: Any) -> bool:
+    """Whether an object is of another kind and API, and not one of Weir's mistyped."""
+    if not isinstance(value, dict):
+        return False
+    kind, version = value.get("kind"), value.get("apiVersion")
+    if not isinstance(kind, str) or not isinstance(version, str):
+        return False
+    known = kind in KINDS or nearest(kind, list(KINDS))
+    return not known and "weir" not in version and bool(_API_VERSION.fullmatch(version))
 
 
 def _duplicate(title: str, source: Source, first: Source) -> Problem:
