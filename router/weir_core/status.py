@@ -52,7 +52,7 @@ def route_status(
     judgement = observed.judgement if state.live else None
     return {
         "observedGeneration": observed.generation,
-        "phase": "Degraded" if outage(state, observed.ejected) else state.phase,
+        "phase": _phase(state, observed),
         "message": message,
         "stable": {"revision": state.stable},
         "canary": {
@@ -95,6 +95,15 @@ def columns(status: Mapping[str, Any], *, age_s: float | None = None) -> tuple[s
     )
 
 
+def _phase(state: RolloutState, observed: Observed) -> str:
+    """Return the one word; what no router serves yet is not healthy."""
+    if outage(state, observed.ejected) or (observed.problems and not state.stable):
+        return "Degraded"
+    if state.phase == "Healthy" and not (state.stable and observed.routers_in_sync):
+        return "Progressing"
+    return state.phase
+
+
 # One sentence.
 
 
@@ -132,6 +141,8 @@ def _rollout(state: RolloutState, observed: Observed) -> str:
 def _idle(state: RolloutState, observed: Observed) -> str:
     if not state.stable:
         return "no revision yet: the spec has a problem, see condition Accepted"
+    if not observed.routers_in_sync:
+        return f"{state.stable} is stable; no ready router has acknowledged it yet"
     return f"{state.stable} serves everything"
 
 

@@ -310,6 +310,21 @@ def test_the_event_that_starts_a_rollout_tells_the_change():
     assert "; it changes tiers[one].backendRef: small → tiny" in _changing().messages()
 
 
+def test_what_no_router_serves_yet_is_not_healthy():
+    told = status_of(_healthy(), routers=0, routers_in_sync=0)
+    assert told["phase"] == "Progressing"
+    assert told["message"].endswith("no ready router has acknowledged it yet")
+    assert status_of(_healthy())["phase"] == "Healthy"
+
+
+def test_a_first_spec_with_a_problem_is_degraded():
+    course = Course()
+    course.tell(target=None)
+    problem = Problem(object="ModelRoute llm/assistant", field="spec", seen="x", wanted="y")
+    told = status_of(course, problems=(problem,), target="")
+    assert (told["phase"], told["stable"]["revision"]) == ("Degraded", "")
+
+
 def test_an_outage_comes_first_and_is_no_health():
     status = status_of(_changing(), ejected={"small-1": "Connect"})
     assert status["phase"] == "Degraded"
