@@ -268,7 +268,12 @@ def probes(port: int | str) -> Obj:
 
 def _template(settings: RouterSettings, deadline_ms: int) -> Obj:
     ready = {"path": "/readyz", "port": "management"}
-    told = container(settings, [_value("WEIR_KEYS_DIR", KEYS_DIR)], settings.resources)
+    environment = [
+        _value("WEIR_KEYS_DIR", KEYS_DIR),
+        _field("WEIR_POD_IP", "status.podIP"),
+        _value("WEIR_PEERS", f"{PODS}:{MANAGEMENT_PORT}"),
+    ]
+    told = container(settings, environment, settings.resources)
     told |= probes("management") | {
         "readinessProbe": {"httpGet": ready, "periodSeconds": 2, "timeoutSeconds": 5},
         "ports": [

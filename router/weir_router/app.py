@@ -5,7 +5,7 @@ on an address of its own, because whoever may ask a model may not promote a cana
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Request, Response
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
 from weir_router import dialect
+from weir_router.peers import PATH, Brought, Peers
 from weir_router.serve import Router
 
 
@@ -74,8 +75,8 @@ class Question(BaseModel):
     headers: dict[str, str] = {}
 
 
-def public(router: Router, control: Ready) -> FastAPI:
-    """Return the application behind the front door."""
+def public(router: Router, control: Ready, peers: Peers | None = None) -> FastAPI:
+    """Return the application behind the front door; `peers` bring labels to other routers."""
     app = FastAPI(title="Weir router", openapi_url=None, docs_url=None, redoc_url=None)
     _add_health(app, control)
 
@@ -92,10 +93,10 @@ def public(router: Router, control: Ready) -> FastAPI:
 
     @app.post("/v1/feedback")
     async def feedback(label: Feedback) -> Response:
-        if router.label(label.id, harm=label.harm):
-            return Response(status_code=204)
-        message = f"saw {label.id[:100]!r}, wanted the x-request-id of a recent canary-time reply"
-        return _error(404, "reply_not_found", message)
+        brought = _label(router, label)
+        if brought == "unknown" and peers is not None:
+            brought = await peers.label(label.id, harm=label.harm)
+        return _labelled(label, brought)
 
     _add_errors(app)
     return app
@@ -137,6 +138,12 @@ def pod(router: Router, control: Explains) -> FastAPI:
     _add_health(app, control)
     _add_metrics(app, router)
     _add_explain(app, control)
+
+    @app.post(PATH.decode())
+    async def label(label: Feedback) -> Response:
+        # Asked by another router: what this one does not know goes nowhere else.
+        return _labelled(label, _label(router, label))
+
     _add_errors(app)
     return app
 
@@ -168,6 +175,20 @@ def _add_metrics(app: FastAPI, router: Router) -> None:
         return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
+def _label(router: Router, label: Feedback) -> Brought:
+    return "taken" if router.label(label.id, harm=label.harm) else "unknown"
+
+
+def _labelled(label: Feedback, brought: Brought) -> Response:
+    if brought == "taken":
+        return Response(status_code=204)
+    if brought == "unreachable":
+        message = f"the router that gave {label.id!r} could not be asked: try again"
+        return _error(503, "router_unreachable", message, {"retry-after": "1"})
+    message = f"saw {label.id[:100]!r}, wanted the x-request-id of a recent canary-time reply"
+    return _error(404, "reply_not_found", message)
+
+
 def _add_errors(app: FastAPI) -> None:
     """Answer what is wrong with a request in the words of the model endpoints."""
 
@@ -194,6 +215,8 @@ def _place(loc: Sequence[str | int]) -> str:
     return ".".join(part for part in loc[1:] if isinstance(part, str)) or "body"
 
 
-def _error(status: int, code: str, message: str) -> Response:
+def _error(
+    status: int, code: str, message: str, headers: Mapping[str, str] | None = None
+) -> Response:
     body = dialect.error_body(status, code, message)
-    return Response(body, status, media_type="application/json")
+    return Response(body, status, headers, media_type="application/json")

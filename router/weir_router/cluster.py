@@ -22,6 +22,7 @@ from weir_router.ledger import Ledger
 from weir_router.load import Bounds
 from weir_router.obedience import Obedience
 from weir_router.past import PastFile
+from weir_router.peers import Brought, Peers, mark_of
 from weir_router.process import (
     admin_server,
     brake,
@@ -43,12 +44,18 @@ log = logging.getLogger("weir")
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything a router in a pod can be told. Ports may be 0: any free one."""
+    """Everything a router in a pod can be told. Ports may be 0: any free one.
+
+    `peers` is host:port that the routers of the namespace manage themselves at, None for a
+    router that answers for itself alone; `mark` is this one's among them.
+    """
 
     namespace: str
     pod_name: str
     pod_uid: str
     feed: tuple[str, int]
+    peers: tuple[str, int] | None = None
+    mark: str = ""
     snapshot_dir: Path = Path("/etc/weir/snapshot")
     token: Path = Path("/var/run/secrets/weir/token")
     keys_dir: Path = Path("/etc/weir/keys")
@@ -70,7 +77,10 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
         told[field] = environ.get(name, "")
         if not told[field]:
             raise ValueError(f"{name}: saw nothing, wanted the pod's own (fieldRef)")
-    told["feed"] = _address(environ.get("WEIR_FEED", ""))
+    told["feed"] = _address(environ, "WEIR_FEED", "of the operator's feed")
+    if environ.get("WEIR_PEERS"):
+        told["peers"] = _address(environ, "WEIR_PEERS", "of the namespace's routers")
+        told["mark"] = _mark(environ)
     sidecar = told["sidecar"] = environ.get("WEIR_SIDECAR", "") not in ("", "0")
     paths = {
         "snapshot_dir": "WEIR_SNAPSHOT_DIR",
@@ -85,11 +95,20 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
     return Settings(**told)
 
 
-def _address(text: str) -> tuple[str, int]:
+def _address(environ: Mapping[str, str], name: str, whose: str) -> tuple[str, int]:
+    text = environ.get(name, "")
     host, _, port = text.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65_536:
-        raise ValueError(f"WEIR_FEED: saw {text!r}, wanted host:port of the operator's feed")
+        raise ValueError(f"{name}: saw {text!r}, wanted host:port {whose}")
     return host.strip("[]"), int(port)
+
+
+def _mark(environ: Mapping[str, str]) -> str:
+    text = environ.get("WEIR_POD_IP", "")
+    try:
+        return mark_of(text)
+    except ValueError:
+        raise ValueError(f"WEIR_POD_IP: saw {text!r}, wanted the pod's own (fieldRef)") from None
 
 
 def _port(environ: Mapping[str, str], name: str, default: int) -> int:
@@ -140,6 +159,7 @@ async def _serve(settings: Settings, said: Callable[[str], None]) -> None:
     upstreams = Upstreams(Keys(settings.keys_dir), told_to(metrics))
     router = Router(
         name=settings.pod_name,
+        mark=settings.mark,
         ledger=Ledger(router=settings.pod_uid, boot=str(obedience.start)),
         upstreams=upstreams,
         metrics=metrics,
@@ -156,7 +176,8 @@ async def _serve(settings: Settings, said: Callable[[str], None]) -> None:
         turned=lambda connected: metrics.gauge("weir_feed_connected", (), float(connected)),
     )
     pod = Pod(router, obedience, feed)
-    front = front_server(router, app.public(router, pod), settings.limits)
+    peers = _peers(settings, metrics)
+    front = front_server(router, app.public(router, pod, peers), settings.limits)
     admin = admin_server(app.pod(router, pod))
     loops = [asyncio.create_task(feed.run()), asyncio.create_task(brake(router))]
 
@@ -172,6 +193,8 @@ async def _serve(settings: Settings, said: Callable[[str], None]) -> None:
     finally:
         await _end(loops)
         upstreams.close()
+        if peers is not None:
+            peers.close()
     # Only of an end that came this far can it be said that it was in order.
     obedience.end()
     log.info("stopped", extra={"start": obedience.start})
@@ -188,6 +211,16 @@ def _longest_s(router: Router) -> int:
     routes = router.table.routes.values()
     deadlines = [arm.behaviour.deadline_ms for r in routes for arm in r.arms if arm is not None]
     return math.ceil(max(deadlines, default=0) / 1_000)
+
+
+def _peers(settings: Settings, metrics: Metrics) -> Peers | None:
+    if settings.peers is None:
+        return None
+
+    def counted(brought: Brought) -> None:
+        metrics.count("weir_labels_elsewhere", (brought,))
+
+    return Peers(settings.peers, mark=settings.mark, counted=counted)
 
 
 def _link(settings: Settings) -> Link:

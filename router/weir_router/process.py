@@ -88,11 +88,11 @@ def front_server(router: Router, app: FastAPI, limits: ServerLimits) -> Server:
 
 
 def admin_server(app: FastAPI) -> Server:
-    """Return the server of the management address."""
+    """Return the server of the management address: requests are bounded as the front door's."""
     return Server(
         uvicorn.Config(
             app,
-            http="httptools",
+            http=model_protocol({}),
             lifespan="off",
             log_config=None,
             access_log=False,

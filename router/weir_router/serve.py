@@ -36,13 +36,14 @@ class Router:
     """One router's data plane: a table of routes, and the requests in flight.
 
     `on_trip` hears of every brake this router trips. `clock` gives seconds since the epoch and
-    never goes back; `coin` is uniform in [0, 1).
+    never goes back; `coin` is uniform in [0, 1). `mark` begins the ids of its replies (`peers`).
     """
 
     def __init__(
         self,
         *,
         name: str,
+        mark: str = "",
         ledger: Ledger,
         upstreams: Upstreams,
         metrics: Metrics,
@@ -52,6 +53,7 @@ class Router:
         on_trip: Callable[[Trip], None] = lambda trip: None,
     ) -> None:
         self.name = name
+        self._prefix = f"weir-{mark}-" if mark else "weir-"
         self.table = table.empty()
         self.ledger = ledger
         self.metrics = metrics
@@ -94,7 +96,7 @@ class Router:
         for route in newer.routes.values():
             self.ledger.open(route.policy, now_s)
             live += [arm.revision for arm in route.arms if arm is not None]
-            self.metrics.gauge("weir_canary_weight", (route.key,), route.policy.weight_bp / FULL_BP)
+            self.metrics.weigh(route.key, route.policy.weight_bp / FULL_BP, now_s)
         self._recall_from_stopped()
         self.metrics.forget(live)
 
@@ -213,7 +215,7 @@ class Router:
         """Return a name that nobody can guess, and so label, who was not given it."""
         self._serial += 1
         serial = self._serial.to_bytes(8, "big")
-        return f"weir-{hashlib.blake2b(serial, digest_size=12, key=self._secret).hexdigest()}"
+        return self._prefix + hashlib.blake2b(serial, digest_size=12, key=self._secret).hexdigest()
 
     def _refuse(self, exchange: Exchange, refusal: Refusal) -> None:
         self.metrics.count("weir_refused", (refusal.code,))

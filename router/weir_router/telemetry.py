@@ -94,6 +94,12 @@ class Metrics(Collector):
         """Set one of the gauges in `_GAUGES`."""
         self.gauges[name][labels] = value
 
+    def weigh(self, route: str, weight: float, now_s: float) -> None:
+        """Set a route's canary weight, and since when it is that."""
+        if self.gauges["weir_canary_weight"].get((route,)) != weight:
+            self.gauge("weir_canary_weight", (route,), weight)
+            self.gauge("weir_canary_weight_since_timestamp_seconds", (route,), now_s)
+
     def forget(self, live: Iterable[str]) -> None:
         """Drop the series of revisions that are gone, once there are too many of them."""
         revisions = {key[1] for key in self.served}
@@ -170,6 +176,10 @@ _COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
         "Labels by what became of them: held until their window is over, fine, late, again, unused",
         ("route", "arm", "result"),
     ),
+    "weir_labels_elsewhere": (
+        "Labels for replies of other routers: taken or unknown there, or it was unreachable",
+        ("result",),
+    ),
     "weir_labels_forgone": (
         "Replies that could no longer be labelled, for too many came after them",
         ("route",),
@@ -186,6 +196,10 @@ _BY_REVISION = [name for name, (_, labels) in _COUNTERS.items() if "revision" in
 _GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "weir_backend_ejected": ("1 while a backend gets probes only", ("backend", "identity")),
     "weir_canary_weight": ("Share of new requests drawn for the canary", ("route",)),
+    "weir_canary_weight_since_timestamp_seconds": (
+        "Since when that is so, in Unix seconds",
+        ("route",),
+    ),
     "weir_evidence_log_e": ("Evidence of harm, natural log of E", ("route",)),
     "weir_feed_connected": ("1 while the operator is heard", ()),
 }

@@ -12,7 +12,7 @@ from e2e.cluster import Cluster, ClusterError
 from e2e.weir import CHART, SYSTEM, helm
 from weir_operator.mark import LEADS
 from weir_operator.objects import Owner
-from weir_operator.routers import RouterSettings, router_objects, settings_for
+from weir_operator.routers import NAME, SNAPSHOT, RouterSettings, router_objects, settings_for
 from weir_operator.sidecar import LABEL, admission_policy
 from weir_operator.workloads import WorkloadSettings
 
@@ -29,8 +29,10 @@ SERVED = {
     "deployments.apps": "create get list patch watch",
     "poddisruptionbudgets.policy": "create get list patch watch",
     "services.": "create get list patch watch",
-    "serviceaccounts.": "create get list patch watch",
-    "configmaps.": "create get list patch watch",
+    "serviceaccounts.": "list watch",
+    f"serviceaccounts. {NAME}": "create delete get patch",
+    "configmaps.": "get list watch",
+    f"configmaps. {SNAPSHOT}": "create patch",
     "pods.": "get list watch",
     "events.events.k8s.io": "create",
     "localsubjectaccessreviews.authorization.k8s.io": "create",

@@ -11,10 +11,13 @@ import pytest
 import yaml
 
 from support.admission import CRDS, stale_files, write_files
+from support.rendering import REVISION, backend
+from weir_core import identity
 from weir_operator.mark import LEADS
-from weir_operator.routers import RouterSettings
+from weir_operator.routers import MANAGEMENT_PORT, PORT, RouterSettings, router_objects
+from weir_operator.sidecar import LABEL
 from weir_operator.walk import FIGURES
-from weir_operator.workloads import WorkloadSettings
+from weir_operator.workloads import WorkloadSettings, identity_objects
 from weir_router.telemetry import Metrics
 
 import chart  # isort: skip - support.admission makes hack/gen importable
@@ -165,6 +168,64 @@ def test_every_setting_of_routers_comes_from_the_chart():
 def test_model_server_values_are_the_settings_of_the_code():
     assert msgspec.convert(VALUES["podTemplate"], WorkloadSettings) == WorkloadSettings()
     assert set(VALUES["podTemplate"]) == set(WorkloadSettings.__struct_encode_fields__)
+
+
+# Policies that the README gives.
+
+
+def example_policies():
+    """Return the NetworkPolicies of the README by their names."""
+    (text,) = re.findall(r"^```yaml\n(.*?)^```$", (CHART / "README.md").read_text(), re.M | re.S)
+    return {one["metadata"]["name"]: one["spec"] for one in yaml.safe_load_all(text)}
+
+
+def selects(selector, labels):
+    """Whether a label selector matches labels."""
+    wanted = selector.get("matchLabels", {}).items()
+    among = selector.get("matchExpressions", ())
+    return wanted <= labels.items() and all(labels.get(o["key"]) in o["values"] for o in among)
+
+
+def open_to(rule, labels):
+    """Whether a rule lets pods of the namespace with such labels in."""
+    return any(selects(one["podSelector"], labels) for one in rule["from"] if "podSelector" in one)
+
+
+def template_of(objects):
+    (labels,) = [
+        obj["spec"]["template"]["metadata"]["labels"]
+        for obj in objects
+        if obj["kind"] == "Deployment"
+    ]
+    return labels
+
+
+ROUTERS = template_of(
+    router_objects("llm", settings=RouterSettings(image="", feed=""), owner=REVISION)
+)
+MODELS = template_of(identity_objects(backend(), revision=REVISION))
+
+
+def test_only_routers_and_sidecars_reach_the_model_servers_of_the_readme():
+    spec = example_policies()["weir-model-servers"]
+    (rule,) = spec["ingress"]
+    assert selects(spec["podSelector"], MODELS)
+    assert not selects(spec["podSelector"], ROUTERS)
+    assert [open_to(rule, who) for who in (ROUTERS, LABEL, {"app": "x"})] == [True, True, False]
+    assert rule["ports"] == [{"port": identity.PORT}]
+
+
+def test_routers_of_the_readme_are_open_to_clients_and_to_one_another():
+    spec = example_policies()["weir-routers"]
+    clients, others = spec["ingress"]
+    assert selects(spec["podSelector"], ROUTERS)
+    assert not selects(spec["podSelector"], LABEL)
+    assert (open_to(clients, {"app": "x"}), clients["ports"]) == (True, [{"port": PORT}])
+    assert [open_to(others, who) for who in (ROUTERS, {"app": "x"})] == [True, False]
+    assert others["ports"] == [{"port": MANAGEMENT_PORT}]
+
+
+# Names.
 
 
 def test_service_selects_by_the_label_that_the_leader_gives_itself():

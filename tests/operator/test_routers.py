@@ -115,6 +115,15 @@ def test_router_is_told_where_everything_is():
     assert "readOnly" not in mounts[told["WEIR_STATE_DIR"]]
 
 
+def test_router_finds_its_like_by_the_headless_service():
+    spec = parts()["Service/weir-router-pods"]["spec"]
+    (port,) = spec["ports"]
+    assert environment()["WEIR_PEERS"] == f"weir-router-pods:{port['port']}"
+    # A headless name leads to the pod's own port, and to routers that end: they still take labels.
+    assert port["port"] in [one["containerPort"] for one in container()["ports"]]
+    assert (spec["clusterIP"], spec["publishNotReadyAddresses"]) == ("None", True)
+
+
 def test_router_starts_without_snapshot_and_keys():
     sources = {volume["name"]: volume for volume in pod()["volumes"]}
     assert sources["weir-snapshot"]["configMap"]["optional"] is True

@@ -19,6 +19,7 @@ from support.upstream import Script, completion, upstream, whole
 from weir_core.evidence import BAD, SETTLED
 from weir_core.snapshot import RoutePolicy
 from weir_router.cluster import from_environment
+from weir_router.peers import mark_of
 
 POD: dict[str, str] = {
     "WEIR_NAMESPACE": "llm",
@@ -26,6 +27,7 @@ POD: dict[str, str] = {
     "WEIR_POD_UID": "uid-1",
     "WEIR_FEED": "weir-operator.weir.svc:8443",
 }
+PEERS = {"WEIR_PEERS": "weir-router-pods:8081", "WEIR_POD_IP": "10.0.0.7"}
 
 
 def test_the_environment_of_a_pod() -> None:
@@ -43,6 +45,14 @@ def test_a_sidecar_listens_to_its_own_pod_alone() -> None:
 
     assert (settings.host, settings.port, settings.management_port) == ("127.0.0.1", 8089, 8088)
     assert settings.sidecar
+    assert (settings.peers, settings.mark) == (None, "")
+
+
+def test_a_router_is_told_its_like_and_knows_its_own_mark() -> None:
+    settings = from_environment(POD | PEERS)
+
+    assert settings.peers == ("weir-router-pods", 8081)
+    assert settings.mark == mark_of("10.0.0.7")
 
 
 @pytest.mark.parametrize(
@@ -54,11 +64,13 @@ def test_a_sidecar_listens_to_its_own_pod_alone() -> None:
         ("WEIR_FEED", "somewhere:0", "wanted host:port"),
         ("WEIR_PORT", "http", "wanted a port"),
         ("WEIR_MANAGEMENT_PORT", "70000", "wanted a port"),
+        ("WEIR_PEERS", "weir-router-pods", "wanted host:port"),
+        ("WEIR_POD_IP", "", "saw ''"),
     ],
 )
 def test_a_wrong_setting_is_named(name: str, value: str, words: str) -> None:
     with pytest.raises(ValueError, match=f"{name}: .*{words}"):
-        from_environment(POD | {name: value})
+        from_environment(POD | PEERS | {name: value})
 
 
 class Process:
@@ -196,6 +208,34 @@ def test_the_management_address_explains_and_takes_no_commands(tmp_path: Path) -
                 assert (await router.get("/weir/v1/status"))[0] == 404
                 assert "weir_feed_connected 1.0" in (await router.get("/metrics"))[1]
                 assert (await router.get("/weir/v1/explain", port=router.port))[0] == 404
+
+    run(scene())
+
+
+def test_the_management_address_takes_no_endless_body(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with process(tmp_path) as router:
+            wire = await Wire.to(router.management)
+            await wire.send(b"POST /weir/v1/explain HTTP/1.1\r\nhost: a\r\n")
+            await wire.send(b"content-length: 1000000000\r\n\r\n")
+            assert (await wire.answer()).status == 413
+            await wire.close()
+
+    run(scene())
+
+
+def test_labels_for_a_router_that_cannot_be_asked_are_told_to_come_back(tmp_path: Path) -> None:
+    async def scene() -> None:
+        told = {"WEIR_PEERS": "127.0.0.1:1", "WEIR_POD_IP": "10.0.0.7"}
+        async with process(tmp_path, **told) as router:
+            wire = await Wire.to(router.port)
+            id = f"weir-{mark_of('127.0.0.1')}-{'0' * 24}"
+            body = json.dumps({"id": id, "harm": True}).encode()
+            await wire.send(post("/v1/feedback", body, "content-type: application/json"))
+            assert (await wire.answer()).status == 503
+            await wire.close()
+            counted = 'weir_labels_elsewhere_total{result="unreachable"} 1.0'
+            assert counted in (await router.get("/metrics"))[1]
 
     run(scene())
 

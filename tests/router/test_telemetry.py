@@ -16,3 +16,14 @@ def test_every_series_of_a_revision_goes_with_it_once_there_are_many() -> None:
     assert [key[1] for key in metrics.counters["weir_escalations"]] == ["r99"]
     assert [key[1] for key in metrics.counters["weir_monitor_failures"]] == ["r99"]
     assert metrics.counters["weir_audits"] == {("llm/a", "agreed"): 1}
+
+
+def test_a_weight_that_is_set_again_is_as_old_as_before() -> None:
+    metrics = Metrics()
+    metrics.weigh("llm/a", 0.25, 10.0)
+    metrics.weigh("llm/a", 0.25, 11.0)
+    since = metrics.gauges["weir_canary_weight_since_timestamp_seconds"]
+    assert since == {("llm/a",): 10.0}
+    metrics.weigh("llm/a", 0.0, 12.0)
+    assert since == {("llm/a",): 12.0}
+    assert metrics.gauges["weir_canary_weight"] == {("llm/a",): 0.0}
