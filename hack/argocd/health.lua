@@ -1,11 +1,25 @@
--- Health of ModelRoutes and ModelBackends for Argo CD; charts/weir/README.md says where it goes.
--- A change that was rolled back is Degraded though stable goes on serving: the sync did not come
--- about. A rollout that people paused is Suspended.
+-- Health of ModelRoutes, ModelBackends and ModelRevisions for Argo CD; charts/weir/README.md says
+-- where it goes. A change that was rolled back is Degraded though stable goes on serving: the sync
+-- did not come about. A rollout that people paused is Suspended.
 local function told(status, message)
   return { status = status, message = message or "" }
 end
 
 local status = obj.status or {}
+if obj.kind == "ModelRevision" then
+  if (obj.spec or {}).kind == "Backend" then
+    return told("Healthy", "kept as it was resolved")
+  end
+  local outcome = status.outcome or "not decided on yet"
+  if outcome == "RolledBack" then
+    return told("Degraded", "rolled back: " .. (status.reason or ""))
+  end
+  if outcome == "Stable" or outcome == "Superseded" then
+    return told("Healthy", outcome)
+  end
+  return told("Progressing", outcome)
+end
+
 local conditions = {}
 for _, one in ipairs(status.conditions or {}) do
   conditions[one.type] = one

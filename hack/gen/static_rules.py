@@ -23,8 +23,9 @@ from cel_rules import (
 from pydantic import BaseModel
 from step_rules import STEP_RULES
 
-from weir_core.backend_spec import BackendSpec
-from weir_core.crosscheck import LEAST_WITHIN_MS, MOST_WITHIN_MS, OWNED_FLAGS
+from weir_core.backend_spec import BackendSpec, Drain
+from weir_core.crosscheck import ENDING_MS, LEAST_WITHIN_MS, MOST_WITHIN_MS
+from weir_core.defaults import DEFAULTS
 from weir_core.forms import DECIMAL_PATTERN, DURATION_PATTERN
 from weir_core.revision_spec import RevisionSpec
 from weir_core.route_spec import (
@@ -42,6 +43,7 @@ from weir_core.route_spec import (
     StreamingSpec,
     TierSpec,
 )
+from weir_core.vllm_flags import LEAST_SHORTENED, OWNED_FLAGS
 
 _PATTERN = (
     belongs("mustMatch", "type", "Pattern"),
@@ -99,6 +101,21 @@ _NO_AUDIT = " && ".join(
     f"(!has(self.{one}) || {is_percent(f'self.{one}', 0, ZERO)})"
     for one in ("percent", "duringRollout")
 )
+
+
+def _told(field: str, default_ms: int) -> str:
+    """Return CEL for a duration that has a default."""
+    return f"(has(self.{field}) ? duration(self.{field}) : duration('{default_ms}ms'))"
+
+
+_NO_TIME = (
+    f"{_told('gracePeriod', DEFAULTS.grace_period_ms)}"
+    f" <= {_told('preStopDelay', DEFAULTS.pre_stop_delay_ms)} + duration('{ENDING_MS}ms')"
+)
+_NO_TIMES = " || ".join(
+    f"(has(self.{one}) && !self.{one}.matches({_DURATION}))"
+    for one in ("gracePeriod", "preStopDelay")
+)
 _KINDS = ("setWeight", "hold", "pause", "prove")
 
 _OBJECT_RULES: Mapping[type[BaseModel], tuple[Rule, ...]] = {
@@ -115,6 +132,13 @@ _OBJECT_RULES: Mapping[type[BaseModel], tuple[Rule, ...]] = {
             "replicas belong to vllm: Weir runs no external backend",
             field=".replicas",
             reason=FORBIDDEN,
+        ),
+    ),
+    Drain: (
+        Rule(
+            f"{_NO_TIMES} || !({_NO_TIME})",
+            f"wanted more than preStopDelay and {ENDING_MS // 1000}s to end in",
+            field=".gracePeriod",
         ),
     ),
     RouteSpec: (
@@ -298,20 +322,33 @@ def item_rules(path: str) -> tuple[Rule, ...]:
 
 
 def _unowned(flag: str) -> Rule:
-    """Refuse a flag that Weir owns, as vLLM reads it: shortened too, with underscores too."""
-    pattern = f"^{_shortened(flag)}(=|$)"
+    """Refuse a flag that Weir owns, in each spelling that vLLM reads."""
     return Rule(
-        f"!self.matches({quoted(pattern)})",
+        f"!self.matches({quoted(f'^{_spelled(flag)}{_END}')})",
         f"wanted no {flag}: {OWNED_FLAGS[flag]}",
         reason=FORBIDDEN,
     )
 
 
+_END = r"([=.\s]|$)"
+"""What a flag ends before: its value, a key of it, nothing."""
+
+
+def _spelled(flag: str) -> str:
+    """Return a pattern of a flag, of its beginnings, and of one letter with a number joined."""
+    if flag.startswith("--"):
+        return _shortened(flag)
+    if len(flag) == 2:
+        return f"{flag}[0-9]*"
+    first = next(one for one in OWNED_FLAGS if one.startswith(flag[:2]))
+    return f"{flag[:2]}({flag[2:]})?" if first == flag else flag
+
+
 def _shortened(flag: str) -> str:
-    """Return a pattern of the flag and of its beginnings of at least four signs."""
+    """Return a pattern of a long flag and of its beginnings of at least four signs."""
     signs = ["[-_]" if sign == "-" else sign for sign in flag]
     signs[0] = "-"
     pattern = ""
-    for sign in reversed(signs[4:]):
+    for sign in reversed(signs[LEAST_SHORTENED:]):
         pattern = f"({sign}{pattern})?"
-    return "".join(signs[:4]) + pattern
+    return "".join(signs[:LEAST_SHORTENED]) + pattern

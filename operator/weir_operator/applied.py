@@ -23,13 +23,13 @@ class Applied:
     def __init__(self, cache: Cache, clock: Callable[[], float] = time.monotonic) -> None:
         self._cache = cache
         self._clock = clock
-        self._known: dict[tuple[str, str], tuple[object, object, tuple[Problem, ...], float]] = {}
+        self._known: dict[str, dict[str, tuple[object, object, tuple[Problem, ...], float]]] = {}
 
     def alike(
         self, namespace: str, name: str, asked: object, objects: Objects
     ) -> tuple[Problem, ...] | None:
         """Return the problems found last, None where it must be applied again."""
-        known = self._known.get((namespace, name))
+        known = self._known.get(namespace, {}).get(name)
         if known is None or known[:2] != (asked, self._versions(namespace, objects)):
             return None
         whole = None not in self._versions(namespace, objects) and not known[2]
@@ -45,13 +45,23 @@ class Applied:
     ) -> None:
         """Take note of what was applied and what stands there now."""
         versions = self._versions(namespace, objects)
-        self._known[namespace, name] = asked, versions, problems, self._clock()
+        known = self._known.setdefault(namespace, {})
+        known[name] = asked, versions, problems, self._clock()
+
+    def problems(self, namespace: str, name: str) -> tuple[Problem, ...]:
+        """Return what did not come right last."""
+        known = self._known.get(namespace, {}).get(name)
+        return known[2] if known is not None else ()
 
     def keep(self, namespace: str, names: Container[str]) -> None:
         """Forget all of a namespace but its routers and these names."""
-        for key in [key for key in self._known if key[0] == namespace]:
-            if key[1] not in names and key[1] != ROUTER:
-                del self._known[key]
+        known = self._known.get(namespace, {})
+        for name in [name for name in known if name not in names and name != ROUTER]:
+            del known[name]
+
+    def forget(self, namespace: str) -> None:
+        """Forget all of a namespace."""
+        self._known.pop(namespace, None)
 
     def _versions(self, namespace: str, objects: Objects) -> list[str | None]:
         found = (self._cache.get(kind, namespace, name) for kind, name in objects)

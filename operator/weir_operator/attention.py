@@ -4,7 +4,7 @@ A walk is woken by anything that happens in its namespace; most of that is of ot
 but for what it remembers.
 """
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Mapping
 
 from weir_core.compile import Compiled
 from weir_operator.gather import World
@@ -16,11 +16,12 @@ AGE_S = 30.0
 
 
 class Attention:
-    """What was known of each route when it was last thought of to the end."""
+    """What was known of each route when it was last thought of."""
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[object, float, int]] = {}
-        self._now: dict[str, tuple[object, float]] = {}
+        self._shared: object = None
+        self._told: dict[str, list[object]] = {}
 
     def of(
         self,
@@ -31,41 +32,52 @@ class Attention:
         now_s: float,
     ) -> list[str]:
         """Return the routes to be thought of now, by name in the order of the namespace."""
-        shared = _shared(world)
-        problems: dict[str, list[object]] = {}
+        self._shared = _shared(world)
+        self._told = {}
         for one in (*world.problems, *compiled.problems):
-            problems.setdefault(one.object, []).append(one)
-        self._now = {}
-        for name in world.routes:
-            told = problems.get(f"ModelRoute {world.namespace}/{name}", [])
-            seen = shared, told, _seen(world, compiled, memories[name], name)
-            before = self._known.get(name)
-            quiet = (
-                before is not None
-                and before[0] == seen
-                and now_s - before[1] < AGE_S
-                and not before[2]
-                and not memories[name].state.live
-            )
-            if not quiet:
-                self._now[name] = seen, now_s
+            self._told.setdefault(one.object, []).append(one)
         for name in self._known.keys() - world.routes.keys():
             del self._known[name]
-        return list(self._now)
+        return [
+            name
+            for name in world.routes
+            if memories[name].state.live or self._news(world, compiled, memories[name], name, now_s)
+        ]
 
-    def done(self, thoughts: Iterable[Thought], trouble: Container[str]) -> None:
-        """Take note that routes were thought of and written, but for those with trouble."""
-        for thought in thoughts:
-            lag = thought.observed.routers - thought.observed.routers_in_sync
-            if thought.name in trouble:
-                self._known.pop(thought.name, None)
-            else:
-                self._known[thought.name] = (*self._now[thought.name], lag)
+    def note(
+        self, world: World, compiled: Compiled, memory: RouteMemory, thought: Thought, now_s: float
+    ) -> None:
+        """Take note that a route was thought of, after what came of it was published."""
+        lag = thought.observed.routers - thought.observed.routers_in_sync
+        seen = self._seen(world, compiled, memory, thought.name, now_s)
+        self._known[thought.name] = seen, now_s, lag
+
+    def forget(self, name: str) -> None:
+        """Have a route thought of again, since what was thought could not be written."""
+        self._known.pop(name, None)
 
     @property
     def out_of_sync(self) -> int:
         """The most routers that any route waits for."""
         return max((lag for _, _, lag in self._known.values()), default=0)
+
+    def _news(
+        self, world: World, compiled: Compiled, memory: RouteMemory, name: str, now_s: float
+    ) -> bool:
+        before = self._known.get(name)
+        return (
+            before is None
+            or bool(before[2])
+            or now_s - before[1] >= AGE_S
+            or before[0] != self._seen(world, compiled, memory, name, now_s)
+        )
+
+    def _seen(
+        self, world: World, compiled: Compiled, memory: RouteMemory, name: str, now_s: float
+    ) -> object:
+        told = self._told.get(f"ModelRoute {world.namespace}/{name}", [])
+        late = memory.overdue(now_s)
+        return self._shared, told, late, _seen(world, compiled, memory, name)
 
 
 def _shared(world: World) -> object:
@@ -87,5 +99,6 @@ def _seen(world: World, compiled: Compiled, memory: RouteMemory, name: str) -> o
         world.routes[name].get("status") == memory.status,
         compiled.routes.get(key),
         memory.version,
+        memory.resuming,
         [(one.report.acks.get(key), one.report.nacks.get(key)) for one in world.connected],
     )

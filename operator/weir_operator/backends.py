@@ -23,6 +23,7 @@ from weir_core.snapshot import FULL_BP, Backend, Revision
 from weir_operator.gather import World
 from weir_operator.memory import RouteMemory
 from weir_operator.revisions import StoredBackend, stored_backend
+from weir_operator.trouble import loading, trouble
 
 Obj = dict[str, Any]
 
@@ -31,10 +32,6 @@ MARK = "inference.weir.dev/given-up"
 
 MAX_IDENTITIES = 3
 """Of one backend; a further edit waits."""
-
-PULLING = {"ErrImagePull": "ImagePullBackOff"}
-"""Words of the kubelet's that take turns: one is told."""
-CRASHING = "CrashLoopBackOff"
 
 
 class Capacity(msgspec.Struct, frozen=True):
@@ -105,42 +102,6 @@ def _wanted(world: World, identity: str) -> int:
     deployment = world.deployments.get(identity)
     spec = (deployment or {}).get("spec") or {}
     return int(spec.get("replicas", 1))
-
-
-def trouble(world: World, identity: str) -> tuple[str, str]:
-    """Return (reason, message) of what keeps an identity's pods from being ready, ("", "")."""
-    if identity in world.parked:
-        return world.parked[identity]
-    for pod in world.served.get(identity, ()):
-        found = _pod_trouble(pod)
-        if found[0]:
-            return found
-    return "", ""
-
-
-def _pod_trouble(pod: Obj) -> tuple[str, str]:
-    status = pod.get("status") or {}
-    for condition in status.get("conditions") or ():
-        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-            return "Unschedulable", str(condition.get("message", ""))[:300]
-    for container in status.get("containerStatuses") or ():
-        now, before = container.get("state") or {}, container.get("lastState") or {}
-        ended = now.get("terminated") or before.get("terminated") or {}
-        if ended and not container.get("ready"):
-            return _crash(ended)
-        waiting = now.get("waiting") or {}
-        if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
-            reason = str(waiting["reason"])
-            return PULLING.get(reason, reason), str(waiting.get("message", reason))[:300]
-    return "", ""
-
-
-def _crash(ended: Mapping[str, Any]) -> tuple[str, str]:
-    """Return how a server ends again and again, in the same words before and after a restart."""
-    reason = "OOMKilled" if ended.get("reason") == "OOMKilled" else CRASHING
-    lines = str(ended.get("message") or "").strip().splitlines()
-    said = f": {lines[-1][:200]}" if lines else ""
-    return reason, f"the server ended with exit code {ended.get('exitCode')}{said}"
 
 
 def identities(
@@ -216,6 +177,13 @@ def asked_replicas(identity: Identity) -> int:
     return DEFAULTS.replicas if replicas is None else replicas
 
 
+def startup_budget_s(identity: Identity) -> float:
+    """Return how long an identity's pods may load."""
+    vllm = identity.backend.spec.vllm
+    startup = vllm.startup if vllm else None
+    return (startup.budget_ms if startup else DEFAULTS.startup_budget_ms) / 1_000
+
+
 def devices(identity: Identity) -> int:
     """Return how many accelerators an identity has asked for now, over its replicas."""
     vllm = identity.backend.spec.vllm
@@ -275,18 +243,30 @@ def _identity_seen(world: World, one: Identity) -> IdentitySeen:
     ready, wanted = replicas(world, one.name)
     if one.reason:
         wanted = asked_replicas(one)
-    reason, message = one.reason, one.message
-    if not reason and ready < wanted:
+    reason, message, behind = one.reason, one.message, _behind(world, one.name)
+    if not reason and (ready < wanted or behind):
         reason, message = trouble(world, one.name)
+        if not reason:
+            reason, message = loading(world, one.name, budget_s=startup_budget_s(one))
     return IdentitySeen(
         name=one.name,
         newest=one.newest,
         wanted=wanted,
         ready=ready,
+        behind=behind,
         reason=reason,
         message=message,
         routes=one.routes,
     )
+
+
+def _behind(world: World, identity: str) -> int:
+    """Return how many replicas still run the pod template from before an edit in place."""
+    deployment = world.deployments.get(identity) or {}
+    status = deployment.get("status") or {}
+    if status.get("observedGeneration") != deployment.get("metadata", {}).get("generation"):
+        return 0
+    return max(0, int(status.get("replicas") or 0) - int(status.get("updatedReplicas") or 0))
 
 
 def _stands(identity: str, memories: Mapping[str, RouteMemory]) -> dict[str, tuple[str, ...]]:

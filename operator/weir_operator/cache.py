@@ -10,6 +10,8 @@ from typing import Any
 Obj = dict[str, Any]
 Name = tuple[str, str]
 """(namespace, name)."""
+MAX_GONE = 10_000
+"""Objects that are gone and whose last version is remembered against late events."""
 
 
 def name_of(obj: Obj) -> Name:
@@ -52,11 +54,7 @@ class Cache:
         old = known.get(name)
         if old is None or version_of(old) > version:
             return
-        del known[name]
-        self._gone[obj["kind"], name] = version
-        if len(self._gone) > 10_000:
-            self._gone.pop(next(iter(self._gone)))
-        self._changed(name[0])
+        self._lose(obj["kind"], name, version)
 
     def replace(self, kind: str, objects: Iterable[Obj], version: str, namespace: str = "") -> None:
         """Take a whole list of a kind (of one namespace, where one is given)."""
@@ -67,8 +65,14 @@ class Cache:
         for name, obj in list(self._kinds.get(kind, {}).items()):
             elsewhere = namespace and name[0] != namespace
             if name not in listed and not elsewhere and version_of(obj) <= as_of:
-                del self._kinds[kind][name]
-                self._changed(name[0])
+                self._lose(kind, name, as_of)
+
+    def _lose(self, kind: str, name: Name, version: int) -> None:
+        del self._kinds[kind][name]
+        self._gone[kind, name] = version
+        if len(self._gone) > MAX_GONE:
+            self._gone.pop(next(iter(self._gone)))
+        self._changed(name[0])
 
     def get(self, kind: str, namespace: str, name: str) -> Obj | None:
         """Return one object."""

@@ -22,7 +22,7 @@ NEXT_DAYS, TURN_DAYS = 120, 60
 KNOWN_DAYS = 2
 """A CA signs nothing before it has been in the bundle this long, while the old one lives."""
 SERVING_DAYS, RENEW_DAYS = 30, 10
-EARLY_S = 3_600.0
+EARLY_S = DAY_S
 """Certificates are valid from this long before they are made: clocks differ."""
 
 

@@ -6,11 +6,17 @@ would apply for ever. A field that Weir wanted once and wants no more shows in t
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
-from weir_operator.objects import key_of, keys_of
+from weir_core import reasons
+from weir_core.resources import title_of_object
+from weir_core.rollout_state import Transition
+from weir_operator.objects import APPLIED, key_of, keys_of
+
+MAX_FIELDS = 3
+"""Told of an object that was changed."""
 
 _QUANTITIES = frozenset({"limits", "requests"})
 """Maps whose values are quantities."""
@@ -37,33 +43,74 @@ KEPT_ZEROS = frozenset(
 
 def drifted(live: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     """Return whether an object differs from `wanted` in a field that `wanted` has."""
-    return _differs("", live, wanted)
+    return next(_differences("", "", live, wanted), None) is not None
 
 
-def _differs(field: str, live: Any, wanted: Any) -> bool:
+def hand_edit(
+    live: Mapping[str, Any], wanted: Mapping[str, Any], *, manager: str
+) -> Transition | None:
+    """Return what to tell of an object that somebody else changed and that is put back now.
+
+    `manager` is the field manager that Weir writes as. None for an object of which Weir itself
+    wants something new.
+    """
+    stamps = (((one.get("metadata") or {}).get("annotations") or {}) for one in (live, wanted))
+    before, now = (one.get(APPLIED) for one in stamps)
+    fields = [field.lstrip(".") for field in _differences("", "", live, wanted)]
+    if before != now or not fields:
+        return None
+    told = ", ".join(fields[:MAX_FIELDS])
+    more = f" and {len(fields) - MAX_FIELDS} more" if len(fields) > MAX_FIELDS else ""
+    return Transition(
+        reason=reasons.PUT_BACK,
+        message=f"{title_of_object(wanted)}: {told}{more} changed{_by(live, manager)}, put back; "
+        "edit the ModelBackend, the ModelRoute or the chart's values instead",
+        warning=True,
+    )
+
+
+def _by(live: Mapping[str, Any], manager: str) -> str:
+    """Return who wrote last beside Weir and the cluster's own controllers, as the server knows."""
+    found = [
+        (str(one.get("time")), str(one.get("manager")))
+        for one in (live.get("metadata") or {}).get("managedFields") or ()
+        if one.get("manager") != manager and one.get("subresource") != "status"
+    ]
+    return f" by {max(found)[1]}" if found else ""
+
+
+def _differences(path: str, field: str, live: Any, wanted: Any) -> Iterator[str]:
+    """Give the path of each field that differs, such as .spec.replicas."""
     if live is None and _says_nothing(field, wanted):
-        return False
-    if isinstance(wanted, Mapping):
-        if not isinstance(live, Mapping):
-            return True
-        if field in _QUANTITIES:
-            return any(_amount(live.get(key)) != _amount(one) for key, one in wanted.items())
-        return any(_differs(key, live.get(key), one) for key, one in wanted.items())
-    if isinstance(wanted, list | tuple):
-        return not isinstance(live, list) or _list_differs(field, live, list(wanted))
-    if field in _QUANTITY_FIELDS:
-        return bool(_amount(live) != _amount(wanted))
-    return bool(live != wanted)
+        return
+    if isinstance(wanted, Mapping) and isinstance(live, Mapping):
+        for key, one in wanted.items():
+            if field not in _QUANTITIES:
+                yield from _differences(f"{path}.{key}", key, live.get(key), one)
+            elif _amount(live.get(key)) != _amount(one):
+                yield f"{path}.{key}"
+    elif isinstance(wanted, list | tuple) and isinstance(live, list):
+        yield from _in_list(path, field, live, list(wanted))
+    elif field in _QUANTITY_FIELDS:
+        if _amount(live) != _amount(wanted):
+            yield path
+    elif live != wanted:
+        yield path
 
 
-def _list_differs(field: str, live: list[Any], wanted: list[Any]) -> bool:
+def _in_list(path: str, field: str, live: list[Any], wanted: list[Any]) -> Iterator[str]:
     keys = keys_of(field, [*live, *wanted])
     if keys is None:
-        return len(live) != len(wanted) or any(
-            _differs("", one, other) for one, other in zip(live, wanted, strict=True)
+        alike = len(live) == len(wanted) and not any(
+            drifted({"": one}, {"": other}) for one, other in zip(live, wanted, strict=True)
         )
+        if not alike:
+            yield path
+        return
     found = {key_of(one, keys): one for one in live}
-    return any(_differs("", found.get(key_of(one, keys)), one) for one in wanted)
+    for one in wanted:
+        key = key_of(one, keys)
+        yield from _differences(f"{path}[{','.join(key)}]", "", found.get(key), one)
 
 
 def _says_nothing(field: str, wanted: Any) -> bool:

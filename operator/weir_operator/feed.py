@@ -90,7 +90,8 @@ class Feed:
     """Serves the streams of all routers.
 
     `term` is the operator's, of all versions that it gives. `on_report` hears the namespace of a
-    router that said something new, came or was lost. `clock` gives Unix seconds.
+    router that said something new, came or was lost. `clock` gives Unix seconds. `refused` counts
+    reports that were not believed, or in part, by reason.
     """
 
     def __init__(
@@ -110,6 +111,7 @@ class Feed:
         self._chance = chance
         self._pace = pace
         self._spaces: dict[str, _Space] = {}
+        self.refused: dict[str, int] = {}
         self._health = Health(SERVICE)
         self._server: aio.Server | None = None
         self._certificate: grpc.ServerCertificateConfiguration | None = None
@@ -174,6 +176,14 @@ class Feed:
         shown = (space.inboxes[uid].connected(now_s) for uid in sorted(space.inboxes))
         return tuple(one for one in shown if one is not None)
 
+    def forget(self, namespace: str) -> None:
+        """Drop a namespace that has no route and no router on a stream."""
+        space = self._spaces.get(namespace)
+        if space is None or (space.published is not None and space.published.routes):
+            return
+        if not space.streams and not any(inbox.streams for inbox in space.inboxes.values()):
+            del self._spaces[namespace]
+
     def _space(self, namespace: str) -> _Space:
         return self._spaces.setdefault(namespace, _Space())
 
@@ -191,6 +201,7 @@ class Feed:
         inbox.streams += 1
         fields = {"namespace": caller.namespace, "pod": caller.pod_name}
         log.info("router connected", extra=fields)
+        self.on_report(caller.namespace)
         try:
             await context.send_initial_metadata(())
             await self._until_over(space, stream, context)
@@ -246,20 +257,30 @@ class Feed:
 
     def _take(self, space: _Space, stream: _Stream, data: bytes) -> None:
         assert space.published is not None
+        if stream.over.is_set():
+            return  # The pod speaks on a newer stream, be it of a lower start.
         fields = {"namespace": stream.caller.namespace, "pod": stream.caller.pod_name}
         if len(data) > MAX_REPORT:
             log.warning("report too large", extra={**fields, "bytes": len(data)})
+            self._count("size")
             return
         try:
             report, unread = decode_report(data)
         except WireError as error:
             log.warning("report unreadable", extra={**fields, "error": str(error)[:300]})
+            self._count("unreadable")
             return
         is_new, refused = stream.inbox.take(report, space.published, self._clock())
+        for why in (*refused, *(("unreadable",) if unread else ())):
+            self._count(why)
         if refused or unread:
-            log.info("report in part", extra={**fields, "refused": refused, "unread": unread})
+            what = " ".join(f"{why}={count}" for why, count in refused.items())
+            log.info("report in part", extra={**fields, "refused": what, "unread": unread})
         if is_new:
             self.on_report(stream.caller.namespace)
+
+    def _count(self, why: str) -> None:
+        self.refused[why] = self.refused.get(why, 0) + 1
 
     async def _tell(self, space: _Space, stream: _Stream, context: Any) -> None:
         """Push what changed for ever; one push at a time, the next holds all that came since."""

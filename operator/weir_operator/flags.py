@@ -1,58 +1,23 @@
-"""The command line of vLLM: what Weir says itself, what people add, and what they may not say.
+"""The command line of vLLM: what Weir says itself, and what people add.
 
-Written for vLLM 0.32; `--shutdown-timeout` asks for 0.18 at least. `weir_core.crosscheck` has
-already refused the flags that would take the server away from its Service; here are those that
-only matter to a server in a pod of Weir's, and the count of devices.
+Written for vLLM 0.32; `--shutdown-timeout` asks for 0.18 at least. What people may not say is
+refused before an object gets here (`weir_core.vllm_flags`), but for a count of devices that a
+server would not use: earlier releases took it.
 """
-
-from collections.abc import Iterator, Mapping
 
 import msgspec
 
 from weir_core.backend_spec import Vllm
-from weir_core.crosscheck import OWNED_FLAGS
 from weir_core.defaults import DEFAULTS
 from weir_core.errors import Problem
 from weir_core.identity import PORT
 from weir_core.resources import ModelBackend, title_of
+from weir_core.vllm_flags import flag_of, widened
 
 MODEL_DIR = "/models"
 """Where weights are mounted that are not downloaded."""
 QUIET_PATHS = "/health,/metrics,/ping"
 
-_TLS = "routers and probes speak plain HTTP to it"
-_ONE_POD = "a replica is one pod, and its one port answers for all of it"
-MORE_OWNED_FLAGS: Mapping[str, str] = {
-    "--ssl-ca-certs": _TLS,
-    "--ssl-cert-reqs": _TLS,
-    "--ssl-ciphers": _TLS,
-    "--enable-ssl-refresh": _TLS,
-    "--grpc": "routers speak HTTP to it",
-    "--hf-token": "spec.vllm.huggingFaceToken says it, and keys do not belong in specs",
-    "--headless": _ONE_POD,
-    "--nnodes": _ONE_POD,
-    "-n": _ONE_POD,
-    "--node-rank": _ONE_POD,
-    "-r": _ONE_POD,
-    "--data-parallel-rank": _ONE_POD,
-    "-dpn": _ONE_POD,
-    "--data-parallel-start-rank": _ONE_POD,
-    "-dpr": _ONE_POD,
-    "--data-parallel-external-lb": _ONE_POD,
-    "-dpe": _ONE_POD,
-    "--data-parallel-hybrid-lb": _ONE_POD,
-    "-dph": _ONE_POD,
-    "--data-parallel-multi-port-external-lb": _ONE_POD,
-    "-dpm": _ONE_POD,
-}
-
-_WIDENING: Mapping[str, str] = {
-    "--data-parallel-size": "--data-parallel-size",
-    "-dp": "--data-parallel-size",
-    "--prefill-context-parallel-size": "--prefill-context-parallel-size",
-    "-pcp": "--prefill-context-parallel-size",
-}
-"""Flags by which a server takes more devices than tensor times pipeline."""
 
 MANY_CORED = frozenset({"aws.amazon.com/neuron"})
 """Resources of which one device has several cores, each a rank of its own."""
@@ -116,68 +81,25 @@ def arguments(backend: ModelBackend, *, shutdown_s: int) -> list[str]:
     return told + added
 
 
-def flag_problems(backend: ModelBackend) -> tuple[Problem, ...]:
-    """Return the flags that Weir owns, and a count of devices that vLLM would not use."""
-    vllm = backend.spec.vllm
-    if vllm is None:
-        return ()
-    return (*_owned(backend, vllm), *_devices(backend, vllm))
-
-
-def flag_of(arg: str) -> str:
-    """Return the flag that an argument gives, "" for a value.
-
-    As vLLM's parser reads it: up to "=", and up to "." (`--flag.key value` sets a key of a flag
-    in JSON), underscores as dashes.
-    """
-    if not arg.startswith("-"):
-        return ""
-    return arg.partition("=")[0].partition(".")[0].replace("_", "-")
-
-
-def _owned(backend: ModelBackend, vllm: Vllm) -> Iterator[Problem]:
-    known = {**OWNED_FLAGS, **MORE_OWNED_FLAGS}
-    for place, arg in enumerate(vllm.args or ()):
-        flag = flag_of(arg)
-        owned = next((one for one in known if flag and _means(flag, one)), None)
-        if owned is not None:
-            field = f"spec.vllm.args[{place}]"
-            yield _problem(backend, field, f"'{flag}'", f"no {owned}: {known[owned]}")
-
-
-def _means(flag: str, owned: str) -> bool:
-    """Whether vLLM takes a flag for `owned`: whole, shortened, or with its number joined to it."""
-    if owned.startswith("--"):
-        return flag == owned or (len(flag) > 3 and owned.startswith(flag))
-    if len(owned) == 2 and flag.startswith(owned):
-        return len(flag) == 2 or flag[2:].isdigit()
-    # One letter is enough for -tp; -dp is a flag of its own beside -dpn.
-    return flag == owned or (len(flag) == 2 and owned.startswith(flag))
-
-
-def _devices(backend: ModelBackend, vllm: Vllm) -> Iterator[Problem]:
+def device_problems(backend: ModelBackend, vllm: Vllm) -> tuple[Problem, ...]:
+    """Return what is wrong with a count of devices that vLLM would not use."""
     accelerator = vllm.accelerator
     if accelerator is None or not accelerator.count or accelerator.resource_name in MANY_CORED:
-        return
+        return ()
     tensor, pipeline = _parallelism(vllm)
     used, told = tensor * pipeline, f"tensor {tensor} × pipeline {pipeline}"
-    for flag, size in _widened(vllm).items():
+    for flag, size in widened(vllm.args or ()).items():
         used, told = used * size, f"{told} × {flag} {size}"
-    if used != accelerator.count:
-        wanted = f"{used}: vLLM takes {told} devices, no fewer and no more"
-        yield _problem(backend, "spec.vllm.accelerator.count", str(accelerator.count), wanted)
-
-
-def _widened(vllm: Vllm) -> dict[str, int]:
-    """Return the sizes that flags give; of one given twice vLLM takes the last."""
-    args, sizes = vllm.args or (), {}
-    for place, arg in enumerate(args):
-        flag = flag_of(arg)
-        name = next((told for one, told in _WIDENING.items() if flag and _means(flag, one)), None)
-        text = arg.partition("=")[2] if "=" in arg else "".join(args[place + 1 : place + 2])
-        if name is not None and text.isdigit():
-            sizes[name] = max(1, int(text))
-    return sizes
+    if used == accelerator.count:
+        return ()
+    return (
+        Problem(
+            object=title_of(backend),
+            field="spec.vllm.accelerator.count",
+            seen=str(accelerator.count),
+            wanted=f"{used}: vLLM takes {told} devices, no fewer and no more",
+        ),
+    )
 
 
 def _parallelism(vllm: Vllm) -> tuple[int, int]:
@@ -186,7 +108,3 @@ def _parallelism(vllm: Vllm) -> tuple[int, int]:
         (parallelism and parallelism.tensor) or DEFAULTS.tensor,
         (parallelism and parallelism.pipeline) or DEFAULTS.pipeline,
     )
-
-
-def _problem(backend: ModelBackend, field: str, seen: str, wanted: str) -> Problem:
-    return Problem(object=title_of(backend), field=field, seen=seen, wanted=wanted)

@@ -3,11 +3,18 @@
 kopf is given event handlers alone, in standalone mode and without posting: it then writes
 nothing, so no annotation or finalizer of its ever stands on an object. Objects of Weir's carry
 one label, which the server selects by; kopf would stream every pod of the cluster.
+
+kopf has a thread and a loop to itself: at its end it cancels every task of its loop, and it takes
+the process's signals where it can. What it does not tell, that an object went while it heard
+nothing, comes by lists (`look_again`).
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Sequence
+import random
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import kopf
@@ -23,6 +30,8 @@ MADE = ("Deployment", "Pod", "Service", "PodDisruptionBudget", "ServiceAccount",
 
 SELECTOR = "app.kubernetes.io/managed-by=weir"
 RETRY_S = 2.0
+LIST_S, LEAST_S = 300.0, 5.0
+"""How often what people write is listed again, and how often at most when there is a reason."""
 log = logging.getLogger("weir.operator")
 
 
@@ -42,33 +51,54 @@ async def prime(kube: Kube, cache: Cache, namespaces: Sequence[str]) -> dict[tup
     return versions
 
 
-def registry(cache: Cache) -> kopf.OperatorRegistry:
-    """Return handlers that do nothing but remember what they are told."""
+async def look_again(
+    kube: Kube,
+    cache: Cache,
+    namespaces: Sequence[str],
+    doubt: asyncio.Event,
+    *,
+    every_s: float = LIST_S,
+    least_s: float = LEAST_S,
+    chance: Callable[[], float] = random.random,
+) -> None:
+    """List what people write for ever: at times, and soon when there is a `doubt`.
+
+    Only so is an object found to be gone that went while kopf heard nothing.
+    """
+    while True:
+        await asyncio.sleep(least_s)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(doubt.wait(), every_s * (0.9 + 0.2 * chance()))
+        doubt.clear()
+        for kind in WRITTEN:
+            for namespace in namespaces or ("",):
+                if not await _listed(kube, cache, kind, namespace):
+                    doubt.set()
+
+
+def registry(heard: Callable[[str | None, Any], None]) -> kopf.OperatorRegistry:
+    """Return handlers that do nothing but hand on (type, object); type None is of a list."""
     handlers = kopf.OperatorRegistry()
 
     @kopf.on.startup(registry=handlers)
     async def quiet(settings: kopf.OperatorSettings, **_: Any) -> None:
         settings.posting.enabled = False
-        settings.batching.batch_window = 0.02
         settings.scanning.disabled = True
         settings.networking.request_timeout = 30
         settings.watching.server_timeout = 280
         settings.watching.client_timeout = 300
+        settings.process.ultimate_exiting_timeout = None
 
     @kopf.on.login(registry=handlers)
     async def login(**given: Any) -> kopf.ConnectionInfo | None:
         account = kopf.login_with_service_account(**given)
         return account or kopf.login_with_kubeconfig(**given)
 
-    async def heard(type: str | None, body: kopf.Body, **_: Any) -> None:
-        obj = _plain(body)
-        if type == "DELETED":
-            cache.drop(obj)
-        else:
-            cache.put(obj)
+    async def hand_on(type: str | None, body: kopf.Body, **_: Any) -> None:
+        heard(type, _plain(body))
 
     for plural in ("modelroutes", "modelbackends", "modelrevisions"):
-        kopf.on.event(GROUP, "v1alpha1", plural, registry=handlers)(heard)
+        kopf.on.event(GROUP, "v1alpha1", plural, registry=handlers)(hand_on)
     return handlers
 
 
@@ -81,15 +111,54 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def kopf_operator(cache: Cache, namespaces: Sequence[str], stop: asyncio.Event) -> Awaitable[None]:
-    """Return kopf's own loop, to be awaited beside the rest."""
-    return kopf.operator(
-        registry=registry(cache),
-        standalone=True,
-        clusterwide=not namespaces,
-        namespaces=tuple(namespaces),
-        stop_flag=stop,
-    )
+async def hear(cache: Cache, namespaces: Sequence[str], doubt: asyncio.Event) -> None:
+    """Have kopf feed the cache for ever; `doubt` is set when it may have missed something."""
+    loop = asyncio.get_running_loop()
+
+    def take(type: str | None, obj: Any) -> None:
+        if type is None:
+            doubt.set()
+        if type == "DELETED":
+            cache.drop(obj)
+        else:
+            cache.put(obj)
+
+    while True:
+        await _kopf(lambda *told: loop.call_soon_threadsafe(take, *told), namespaces)
+        doubt.set()
+        await asyncio.sleep(RETRY_S)
+
+
+async def _kopf(heard: Callable[[str | None, Any], Any], namespaces: Sequence[str]) -> None:
+    """Run kopf until it ends by itself, which is told; when cancelled it ends soon after."""
+    loop = asyncio.get_running_loop()
+    stop, over = threading.Event(), asyncio.Event()
+
+    async def whole() -> None:
+        try:
+            await kopf.operator(
+                registry=registry(heard),
+                standalone=True,
+                clusterwide=not namespaces,
+                namespaces=tuple(namespaces),
+                stop_flag=stop,
+            )
+        finally:
+            stop.set()  # A thread of kopf's waits for it.
+
+    def run() -> None:
+        try:
+            asyncio.run(whole())
+        except Exception as error:
+            log.warning("kopf ended", extra={"error": repr(error)[:500]})
+        with contextlib.suppress(RuntimeError):  # The other loop may be closed by now.
+            loop.call_soon_threadsafe(over.set)
+
+    threading.Thread(target=run, name="kopf", daemon=True).start()
+    try:
+        await over.wait()
+    finally:
+        stop.set()
 
 
 async def follow(kube: Kube, cache: Cache, kind: str, namespace: str, version: str) -> None:

@@ -4,6 +4,7 @@ A report is evidence of the routes of its router's namespace alone, under the ro
 its pod's uid and start count. It refuses to know what the evidence proves (`think`).
 """
 
+import logging
 from collections.abc import Mapping
 from itertools import chain
 
@@ -27,7 +28,12 @@ MAX_COUNT = 1 << 53
 AHEAD_S = 60.0
 """Evidence from further ahead of this clock than that is refused: some clock is wrong."""
 MAX_EJECTED = 1_024
+MAX_STARTS = 64
+"""Starts that are over and remembered of one pod."""
 MAX_NAME = 253
+Refused = dict[str, int]
+"""What was not believed, by reason: "start", "clock", "evidence", "trip"."""
+log = logging.getLogger("weir.operator")
 
 
 class Connected(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,17 +86,25 @@ class Inbox:
         self._report: Report | None = None
         self._tallies: dict[Key, Tally] = {}
         self._earlier: tuple[float, tuple[Tally, ...]] = (0.0, ())
+        self._over: tuple[int, ...] = ()
+        self._clock_told = False
         self._shown: Connected | None = None
 
-    def take(self, report: Report, routes: Published, now_s: float) -> tuple[bool, int]:
-        """Take a report; return whether it says anything new, and how much of it was refused."""
+    def take(self, report: Report, routes: Published, now_s: float) -> tuple[bool, Refused]:
+        """Take a report; return whether it says anything new, and how much was refused, by reason.
+
+        A start that another one followed is over. The counts themselves need not grow: a router
+        that could not write its own down took one by the time.
+        """
         before = self._report
-        if before is not None and report.start < before.start:
-            return False, 1
-        if before is not None and report.start > before.start:
+        if report.start in self._over:
+            return False, {"start": 1}
+        if before is not None and report.start != before.start:
             self._earlier = (now_s, tuple(self._all()))
             self._tallies = {}
-        tallies = [tally for tally in report.tallies if _is_ours(tally, routes, now_s)]
+            self._over = (*self._over, before.start)[-MAX_STARTS:]
+        timely = [tally for tally in report.tallies if not _is_ahead(tally, now_s)]
+        tallies = [tally for tally in timely if _is_ours(tally, routes)]
         trips = [trip for trip in report.trips[:MAX_TRIPS] if trip.route_uid in routes.shapes]
         taken = replace(
             report,
@@ -102,10 +116,29 @@ class Inbox:
             trips=tuple(self._signed(trip) for trip in trips),
             ejected=_short(report.ejected),
         )
-        refused = len(report.tallies) - len(tallies) + len(report.trips) - len(trips)
+        refused = {
+            "clock": len(report.tallies) - len(timely),
+            "evidence": len(timely) - len(tallies),
+            "trip": len(report.trips) - len(trips),
+        }
+        self._tell_of_clock(report, refused["clock"], now_s)
         grown = self._keep(tallies, routes, str(report.start))
         self._report, self.seen_s, self._shown = taken, now_s, None
-        return before is None or grown or _told(taken) != _told(before), refused
+        is_new = before is None or grown or _told(taken) != _told(before)
+        return is_new, {why: count for why, count in refused.items() if count}
+
+    def _tell_of_clock(self, report: Report, refused: int, now_s: float) -> None:
+        """Say once that a router's clock and this one disagree, and again when it comes back."""
+        if refused and not self._clock_told:
+            fields = {
+                "namespace": self.caller.namespace,
+                "pod": self.caller.pod_name,
+                "router_s": round(report.as_of_s, 3),
+                "operator_s": round(now_s, 3),
+            }
+            log.warning("evidence of the future refused: some clock is wrong", extra=fields)
+        if report.tallies:
+            self._clock_told = bool(refused)
 
     def _signed(self, trip: Trip) -> Trip:
         judgement = trip.judgement
@@ -167,16 +200,20 @@ class Inbox:
         return self._shown
 
 
-def _is_ours(tally: Tally, routes: Published, now_s: float) -> bool:
+def _is_ahead(tally: Tally, now_s: float) -> bool:
+    """Return whether a tally is of a time that is not yet."""
+    latest_s = now_s + AHEAD_S
+    return tally.as_of_s > latest_s or any(epoch.first_s > latest_s for epoch in tally.epochs)
+
+
+def _is_ours(tally: Tally, routes: Published) -> bool:
     """Return whether a tally is of a route of this namespace and has the shape that it must."""
     shape = routes.shapes.get(tally.key.route_uid)
     if shape is None or tally.key.objectives != shape[0] or not fits(tally, shape[1]):
         return False
-    latest_s = now_s + AHEAD_S
     rows = chain((epoch.counts for epoch in tally.epochs), (cell.counts for cell in tally.cells))
     return (
-        tally.as_of_s <= latest_s
-        and all(0 <= epoch.first_s <= latest_s for epoch in tally.epochs)
+        all(epoch.first_s >= 0 for epoch in tally.epochs)
         and all(max(row) <= MAX_COUNT for row in rows)
         # Only the operator itself knows of a boot that ended.
         and not any(any(epoch.lost) for epoch in tally.epochs)

@@ -8,7 +8,7 @@ import asyncio
 import datetime
 import json
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -59,11 +59,16 @@ def path_to(kind: str, namespace: str = "", name: str = "", sub: str = "") -> st
 
 
 class Kube:
-    """One connection pool to the API server. `calls` counts requests by verb and kind."""
+    """One connection pool to the API server.
+
+    `calls` counts requests by verb, kind and status, 0 where no answer came. `on_missing` hears
+    the kind of an object that should have been written and is not there.
+    """
 
     def __init__(self, api: client.ApiClient) -> None:
         self._api = api
         self.calls: dict[tuple[str, str, int], int] = {}
+        self.on_missing: Callable[[str], None] = lambda kind: None
 
     @classmethod
     async def connect(cls) -> "Kube":
@@ -146,7 +151,13 @@ class Kube:
         }
         if selector:
             query["labelSelector"] = selector
-        response = await self._send("GET", path_to(kind, namespace), query, None, "", WATCH_S + 30)
+        path = path_to(kind, namespace)
+        try:
+            response = await self._send("GET", path, query, None, "", WATCH_S + 30)
+        except KubeError as error:
+            self._count("WATCH", kind, error.status)
+            raise
+        self._count("WATCH", kind, response.status)
         try:
             if response.status >= 400:
                 raise KubeError(response.status, await _text(response))
@@ -210,17 +221,26 @@ class Kube:
         body: Obj | None = None,
         form: str = "application/json",
     ) -> Obj:
-        response = await self._send(method, path, query or {}, body, form, TIMEOUT_S)
         try:
+            response = await self._send(method, path, query or {}, body, form, TIMEOUT_S)
             text = await _text(response)
         except (aiohttp.ClientError, TimeoutError) as error:
+            self._count(method, kind, 0)
             raise KubeError(0, f"{method} {path}: {error!r}") from error
-        key = (method, kind, response.status)
-        self.calls[key] = self.calls.get(key, 0) + 1
+        except KubeError as error:
+            self._count(method, kind, error.status)
+            raise
+        self._count(method, kind, response.status)
+        if response.status == 404 and method != "GET":
+            self.on_missing(kind)
         if response.status >= 400:
             raise KubeError(response.status, f"{method} {path}: {_message(text)}")
         found: Obj = json.loads(text) if text else {}
         return found
+
+    def _count(self, verb: str, kind: str, status: int) -> None:
+        key = (verb, kind, status)
+        self.calls[key] = self.calls.get(key, 0) + 1
 
     async def _send(
         self,

@@ -6,13 +6,21 @@ import secrets
 import time
 from collections.abc import Callable
 
+import msgspec
+
 from weir_operator.kube import Kube, KubeError, Obj, now_text
 
-DURATION_S = 15
-RENEW_S = 3.0
-FRESH_S = 10.0
-"""A leader that could not renew for this long persists no raise any more."""
 log = logging.getLogger("weir.operator")
+
+
+class Pace(msgspec.Struct, frozen=True, kw_only=True):
+    """The lease's times, seconds. One attempt to renew gets an `answer` or is given up; a leader
+    that could not renew for `fresh` persists no raise any more, for `duration` leads no more."""
+
+    duration: int = 15
+    renew: float = 3.0
+    answer: float = 5.0
+    fresh: float = 10.0
 
 
 def _first_term() -> int:
@@ -25,7 +33,8 @@ class Leader:
 
     A lease of somebody else is taken over when it has not changed for its duration by this
     process's own clock, so clocks need not agree; one of an earlier process of the same pod at
-    once. Every process has a term of its own: versions must never be given twice.
+    once. Every lead has a term of its own, the next one of this process too: versions must never
+    be given twice.
     """
 
     def __init__(
@@ -36,13 +45,15 @@ class Leader:
         name: str,
         identity: str,
         clock: Callable[[], float] = time.monotonic,
+        pace: Pace = Pace(),  # noqa: B008 - frozen
     ) -> None:
         self._kube = kube
         self._namespace = namespace
         self._name = name
         self._pod = f"{identity}_"
-        self._identity = f"{identity}_{secrets.token_hex(5)}"
+        self._identity = ""
         self._clock = clock
+        self._pace = pace
         self._renewed_s = float("-inf")
         self._seen: tuple[str, float] = ("", 0.0)
         self.term = 0
@@ -50,21 +61,21 @@ class Leader:
     @property
     def leads(self) -> bool:
         """Whether this process may act now."""
-        return self._clock() - self._renewed_s < FRESH_S
+        return self._clock() - self._renewed_s < self._pace.fresh
 
     async def acquire(self) -> None:
-        """Wait until this process holds the Lease."""
+        """Wait until this process holds the Lease, in a term that nobody had before."""
+        self._identity = self._pod + secrets.token_hex(5)
         while not await self._try():  # noqa: ASYNC110 - it asks a server, nobody rings.
-            await asyncio.sleep(RENEW_S)
+            await asyncio.sleep(self._pace.renew)
 
     async def keep(self) -> None:
-        """Renew until the Lease is lost, or was for a moment; returns then."""
+        """Renew until the Lease is lost, or was for a moment; returns then, and leads no more."""
         term = self.term
-        while True:
-            await asyncio.sleep(RENEW_S)
+        while self.term == term and self._clock() - self._renewed_s <= self._pace.duration:
+            await asyncio.sleep(self._pace.renew)
             await self._try()
-            if self.term != term or self._clock() - self._renewed_s > DURATION_S:
-                return
+        self._renewed_s = float("-inf")
 
     async def release(self) -> None:
         """Let the next one in at once."""
@@ -77,6 +88,15 @@ class Leader:
             log.warning("lease not released", extra={"error": str(error)})
 
     async def _try(self) -> bool:
+        try:
+            async with asyncio.timeout(self._pace.answer):
+                return await self._asked()
+        except TimeoutError:
+            why = f"no answer within {self._pace.answer:g} s"
+            log.warning("lease not renewed", extra={"error": why})
+            return False
+
+    async def _asked(self) -> bool:
         asked_s = self._clock()
         try:
             lease = await self._kube.get("Lease", self._namespace, self._name)
@@ -93,6 +113,7 @@ class Leader:
                 lease["spec"] = self._lease(transitions=transitions)["spec"]
                 lease = await self._kube.replace(lease)
             else:
+                self._renewed_s = float("-inf")  # Somebody else leads.
                 return False
         except KubeError as error:
             if error.status != 409:
@@ -121,7 +142,7 @@ class Leader:
             "metadata": {"namespace": self._namespace, "name": self._name},
             "spec": {
                 "holderIdentity": self._identity,
-                "leaseDurationSeconds": DURATION_S,
+                "leaseDurationSeconds": self._pace.duration,
                 "acquireTime": now,
                 "renewTime": now,
                 "leaseTransitions": transitions,

@@ -18,9 +18,12 @@ from msgspec.structs import replace
 from weir_core.errors import Problem
 from weir_core.evidence import Judgement, Key, Merged
 from weir_core.history import Records, RevisionRecord, find
+from weir_core.merging import fits
 from weir_core.revision_spec import record_of
 from weir_core.rollout import RolloutState, Transition, recalled, remembered
 from weir_core.snapshot import RoutePolicy
+from weir_core.status import MAX_OBJECTIVES
+from weir_core.wire import Routed, Version
 
 Obj = dict[str, Any]
 
@@ -29,49 +32,93 @@ OUTCOME, ATTEMPT = "inference.weir.dev/outcome", "inference.weir.dev/attempt"
 
 MAX_CHECKPOINT = 200_000
 """Characters of a packed checkpoint; a larger one is left out and evidence begins anew."""
+
+NEVER: Version = (0, 0)
+"""The version of what was told to nobody."""
+MAX_SENT = 8
+"""Forms of one route that routers may still have, and that are remembered."""
+MAX_TEXTS = 8
+RESUME_S = 10.0
+"""After a restart a router that is not heard holds back an edit no longer, only raises."""
 log = logging.getLogger("weir.operator")
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """The evidence of one key, and how often each router had died when first and last seen."""
+    """The evidence of one key, and how often each router had died when first and last seen.
+
+    `objectives` is their count, which the rows were laid out for; None was written before it was.
+    """
 
     key: Key | None = None
     merged: Merged = Merged()
     unclean: dict[str, tuple[int, int]] = {}
+    objectives: int | None = None
 
 
 class RouteMemory:
     """One route between two walks.
 
-    `saved` is the state as it stands in the cluster, None while unknown; `published` what the
-    routers were last told, with its version. `vanished` says since when a boot has no pod;
-    `untold` are transitions that no Event tells yet.
+    `saved` is the state as it stands in the cluster, None while unknown; `texts` are stored states
+    that this process wrote or recalled, and `rebuilt` says that there was none. `goal` is what
+    routers should obey, `published` what they were last told, with its version; `sent` holds that
+    by version. While `resuming` it is not known what they obey. `refused` is a goal that the
+    routers `refused_by` do not take, for a `refusal`; `tried` are versions lowered for them.
+    `vanished` says since when a boot is over; `untold` are transitions that no Event tells yet.
     """
 
     def __init__(self, state: RolloutState, checkpoint: Checkpoint) -> None:
         self.state = state
         self.key = checkpoint.key
         self.merged = checkpoint.merged
+        self.objectives = checkpoint.objectives
         self.unclean = dict(checkpoint.unclean)
         self.saved: RolloutState | None = None
         self.saved_s = float("-inf")
         self.status: Obj = {}
-        self.published: RoutePolicy | None = None
-        self.version = (0, 0)
+        self.texts: tuple[str, ...] = ()
+        self.rebuilt = False
         self.uid = ""
+        self.goal: RoutePolicy | None = None
+        self.published: RoutePolicy | None = None
+        self.version = NEVER
+        self.sent: dict[Version, RoutePolicy] = {}
+        self.resuming = True
+        self.resuming_since_s: float | None = None
+        self.refused: RoutePolicy | None = None
+        self.refused_by: frozenset[str] = frozenset()
+        self.refusal = ""
+        self.tried: frozenset[Version] = frozenset()
         self.judgement: Judgement | None = None
         self.judged: Key | None = None
         self.vanished: dict[tuple[str, str], float] = {}
         self.untold: tuple[Transition, ...] = ()
 
-    def mend(self, policy: RoutePolicy | None) -> None:
-        """Take stable's body from what routers obey, where its ModelRevision was lost.
+    @property
+    def routed(self) -> Routed:
+        """What the feed hands out. Without a policy routers keep what they have, or have none."""
+        return Routed(version=self.version, policy=self.published)
 
-        Without it the spec's target would be the first revision, proven or not.
-        """
-        told = _parsed((self.status.get("rollout") or {}).get("state")) or {}
+    def told(self, policy: RoutePolicy, version: Version) -> None:
+        """Take note that routers are told this."""
+        self.published, self.version = policy, version
+        self.sent = dict([*self.sent.items(), (version, policy)][-MAX_SENT:])
+
+    def overdue(self, now_s: float) -> bool:
+        """Return whether routers had their time to be heard after a restart."""
+        since_s = self.resuming_since_s
+        return self.resuming and since_s is not None and now_s - since_s > RESUME_S
+
+    def resume(self, routed: Routed) -> None:
+        """Go on from what the cluster's snapshot says that routers obey."""
+        if routed.policy is not None:
+            self.told(routed.policy, routed.version)
+            self.mend(routed.policy)
+
+    def mend(self, policy: RoutePolicy) -> None:
+        """Take stable's body from what routers obey, where its ModelRevision was lost."""
+        told = _parsed(text_of(self.status)) or {}
         stable = told.get("stable")
-        if policy is None or not stable or policy.stable.name != stable:
+        if not stable or policy.stable.name != stable:
             return
         if find(self.state.records, stable) is None:
             lost = RevisionRecord(
@@ -79,26 +126,59 @@ class RouteMemory:
             )
             self.state = recalled(told, (*self.state.records, lost))
 
+    def knows(self, text: str) -> bool:
+        """Return whether a stored state is one that this process wrote or recalled, or none."""
+        return not text or text in self.texts
+
+    def sign(self, text: str) -> None:
+        """Take note of a stored state as one of this process."""
+        if text and text not in self.texts:
+            self.texts = (*self.texts, text)[-MAX_TEXTS:]
+
+    def take_over(self, other: "RouteMemory") -> None:
+        """Go on from what somebody else wrote; what was rolled back here stays rolled back."""
+        known = {record.revision.name: record for record in other.state.records}
+        for record in self.state.records:
+            theirs = known.get(record.revision.name)
+            if record.tripped > (theirs.tripped if theirs else 0):
+                known[record.revision.name] = record
+        self.state = recalled(_parsed(text_of(other.status)), tuple(known.values()))
+        if self.key != other.key:
+            self.key, self.merged, self.vanished = other.key, other.merged, {}
+        self.status, self.saved = other.status, None
+        self.resuming, self.resuming_since_s = True, None
+        for text in other.texts:
+            self.sign(text)
+
     def checkpoint(self) -> Checkpoint:
         """Return what a restart needs of the evidence."""
-        return Checkpoint(key=self.key, merged=self.merged, unclean=self.unclean)
+        return Checkpoint(
+            key=self.key, merged=self.merged, unclean=self.unclean, objectives=self.objectives
+        )
 
 
 def recall(status: Mapping[str, Any] | None, records: Records) -> RouteMemory:
     """Return a route's memory from its status and its revisions' own records."""
-    stored = (status or {}).get("rollout")
-    stored = stored if isinstance(stored, Mapping) else {}
-    memory = RouteMemory(
-        recalled(_parsed(stored.get("state")), records),
-        unpack(stored.get("checkpoint")),
-    )
+    rollout = (status or {}).get("rollout")
+    rollout = rollout if isinstance(rollout, Mapping) else {}
+    told = _parsed(text_of(status or {}))
+    memory = RouteMemory(recalled(told, records), unpack(rollout.get("checkpoint")))
     memory.status = dict(status or {})
+    memory.rebuilt = told is None and bool(records)
+    memory.sign(text_of(memory.status))
     return memory
 
 
-def _parsed(text: object) -> Obj | None:
+def text_of(status: Mapping[str, Any]) -> str:
+    """Return the stored state of a status as it stands there, "" for none."""
+    rollout = status.get("rollout")
+    text = rollout.get("state") if isinstance(rollout, Mapping) else None
+    return text if isinstance(text, str) else ""
+
+
+def _parsed(text: str) -> Obj | None:
     try:
-        return msgspec.json.decode(text, type=Obj) if isinstance(text, str) else None
+        return msgspec.json.decode(text, type=Obj) if text else None
     except msgspec.DecodeError:
         return None
 
@@ -124,10 +204,21 @@ def unpack(text: object) -> Checkpoint:
         return Checkpoint()
     try:
         data = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), 50_000_000)
-        return msgspec.json.decode(data, type=Checkpoint)
+        return _fitting(msgspec.json.decode(data, type=Checkpoint))
     except (binascii.Error, zlib.error, ValueError) as error:
         log.warning("checkpoint unreadable", extra={"error": str(error)[:200]})
         return Checkpoint()
+
+
+def _fitting(checkpoint: Checkpoint) -> Checkpoint:
+    """Return a checkpoint without evidence whose rows another release laid out."""
+    merged, count = checkpoint.merged, checkpoint.objectives
+    tallies = (*merged.tallies, *((merged.retired,) if merged.retired else ()))
+    counts = range(MAX_OBJECTIVES + 1) if count is None else (count,)
+    if any(all(fits(tally, one) for tally in tallies) for one in counts):
+        return checkpoint
+    log.warning("evidence of another release's layout left out of a checkpoint")
+    return Checkpoint(unclean=checkpoint.unclean)
 
 
 def records_of(revisions: Iterable[Obj]) -> Records:

@@ -16,7 +16,7 @@ from weir_core.rollout import Transition
 from weir_operator.cache import Cache
 from weir_operator.gather import World
 from weir_operator.kube import FIELD_MANAGER, Kube, KubeError, now_text
-from weir_operator.memory import OUTCOME, RouteMemory, labels_of, stored
+from weir_operator.memory import OUTCOME, RouteMemory, labels_of, stored, text_of
 from weir_operator.revisions import route_revision
 from weir_operator.think import Thought, revisions_of
 
@@ -39,25 +39,46 @@ class Persister:
         self, world: World, thought: Thought, memory: RouteMemory, status: Obj, now_s: float
     ) -> None:
         """Write a route's revisions and status, where they differ from what stands there."""
-        # Not the cache's: the write must fail when anything came after what was thought about.
-        obj = world.routes[thought.name]
-        lost = any(r.revision.name not in world.revisions for r in thought.state.records)
+        obj = self._as_thought_about(world.routes[thought.name], memory)
+        records = thought.state.records
+        lost = any(self._revision(world, r.revision.name) is None for r in records)
         changed = memory.saved is None or memory.saved != thought.state
         if changed or lost:
-            for record in thought.state.records:
+            for record in records:
                 await self._save_record(world, obj, record)
         old = obj.get("status") or {}
+        changed = changed or not text_of(old)
         evidence_s = now_s - memory.saved_s
         if not changed and not turned(old, status) and evidence_s < EVIDENCE_PACE_S:
             return
-        full = _pruned({**status, "rollout": stored(memory, thought.state)})
+        rollout = stored(memory, thought.state)
+        full = _pruned({**status, "rollout": rollout})
         if full != old:
+            # Signed first: whether it arrived is not known where the answer is lost.
+            memory.sign(rollout["state"])
             self._cache.put(await self._kube.apply(with_status(obj, full), sub="status"))
         memory.saved, memory.saved_s, memory.status = thought.state, now_s, full
+        memory.rebuilt = False
+
+    def _as_thought_about(self, obj: Obj, memory: RouteMemory) -> Obj:
+        """Return the object to be written to: later than `obj` by this process's writes alone.
+
+        The write must fail when anything else came after what was thought about.
+        """
+        now = self._cache.get("ModelRoute", obj["metadata"]["namespace"], obj["metadata"]["name"])
+        same = now is not None and all(
+            now["metadata"].get(field) == obj["metadata"].get(field)
+            for field in ("uid", "generation", "annotations")
+        )
+        ours = now is not None and (now.get("status") or {}) == memory.status
+        return now if now is not None and same and ours else obj
+
+    def _revision(self, world: World, name: str) -> Obj | None:
+        return self._cache.get("ModelRevision", world.namespace, name)
 
     async def _save_record(self, world: World, route: Obj, record: RevisionRecord) -> None:
         name = record.revision.name
-        known = self._cache.get("ModelRevision", world.namespace, name)
+        known = self._revision(world, name)
         users = [world.backends[one] for one in _backends(record) if one in world.backends]
         wanted = route_revision(
             route, name=name, content=record.revision.content, backends=users, known=known

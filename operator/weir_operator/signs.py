@@ -14,6 +14,7 @@ class Signs:
     def __init__(self, port: int) -> None:
         self._port = port
         self._beat_s = time.monotonic()
+        self._server: ThreadingHTTPServer | None = None
 
     def start(self) -> None:
         """Listen. Raises OSError if it cannot."""
@@ -29,8 +30,14 @@ class Signs:
             def log_message(self, format: str, *args: object) -> None:
                 return
 
-        server = ThreadingHTTPServer(("", self._port), Handler)
-        Thread(target=server.serve_forever, name="signs", daemon=True).start()
+        self._server = ThreadingHTTPServer(("", self._port), Handler)
+        Thread(target=self._server.serve_forever, name="signs", daemon=True).start()
+
+    def stop(self) -> None:
+        """Listen no more."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
 
     async def beat(self) -> None:
         """Show for ever that the loop turns."""

@@ -15,7 +15,6 @@ from msgspec.structs import replace
 
 from weir_core import reasons
 from weir_core.canonical import canonical, hex_of
-from weir_core.defaults import DEFAULTS
 from weir_core.figures import duration, instant
 from weir_core.history import find
 from weir_operator.backends import (
@@ -26,6 +25,7 @@ from weir_operator.backends import (
     named,
     ours,
     replicas,
+    startup_budget_s,
 )
 from weir_operator.gather import World, ready
 from weir_operator.memory import RouteMemory
@@ -152,7 +152,7 @@ def _given_up(world: World, one: Identity, memories: Memories, now_s: float) -> 
 
 def _overdue(world: World, one: Identity, deployment: Obj, now_s: float) -> tuple[str, str] | None:
     """Return (reason, why) of an identity whose pods had their time and are not all ready."""
-    budget_s = _budget_s(one)
+    budget_s = startup_budget_s(one)
     failed: tuple[str, str] | None = None
     for pod in world.served.get(one.name, ()):
         if ready(pod):
@@ -161,14 +161,14 @@ def _overdue(world: World, one: Identity, deployment: Obj, now_s: float) -> tupl
         if lacks.get("status") == "False":
             if _since(lacks, pod, now_s) > budget_s:
                 told = f"no room within {duration(budget_s)}: {lacks.get('message', '')}"
-                return reasons.NO_CAPACITY, told[:400]
+                return reasons.NO_CAPACITY, told[:400].rstrip(" .")
         elif _since(_condition(pod, "Ready"), pod, now_s) > budget_s + PULL_MARGIN_S:
             failed = STARTUP_FAILED, f"not ready within {duration(budget_s)}"
     if failed is None and _deadline_exceeded(deployment):
         unplaced = [_condition(pod, "PodScheduled") for pod in world.served.get(one.name, ())]
         lacks = next((c for c in unplaced if c.get("status") == "False"), {})
         if lacks:
-            return reasons.NO_CAPACITY, f"no room: {lacks.get('message', '')}"[:400]
+            return reasons.NO_CAPACITY, f"no room: {lacks.get('message', '')}"[:400].rstrip(" .")
         return STARTUP_FAILED, f"not ready within {duration(budget_s)}"
     return failed
 
@@ -179,12 +179,6 @@ def _deadline_exceeded(deployment: Obj) -> bool:
         return False
     found = _condition(deployment, "Progressing")
     return found.get("reason") == "ProgressDeadlineExceeded"
-
-
-def _budget_s(one: Identity) -> float:
-    vllm = one.backend.spec.vllm
-    startup = vllm.startup if vllm else None
-    return (startup.budget_ms if startup else DEFAULTS.startup_budget_ms) / 1_000
 
 
 def _condition(obj: Obj, kind: str) -> Mapping[str, Any]:

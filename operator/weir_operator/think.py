@@ -5,11 +5,13 @@ standalone router runs every 100 ms. It refuses to know in which order things ar
 (`walk`) and what runs the models (`backends`).
 """
 
-from typing import Any
+import logging
+from typing import Any, Literal
 
 import msgspec
+from msgspec.structs import replace
 
-from weir_core.commands import Command, parse_command
+from weir_core.commands import MAX_AGE_S, Acknowledgement, Command, parse_command
 from weir_core.compile import Compiled, CompiledRoute, compile_world
 from weir_core.errors import Problem
 from weir_core.evidence import Judgement, Key, Merged, Trip
@@ -24,15 +26,18 @@ from weir_core.rollout import (
     effective_alpha,
     evidence_key,
     policy_for,
+    weight_order,
 )
 from weir_core.sequential import fingerprint, horizon_s, judge
 from weir_core.snapshot import Monitoring, RolloutPolicy, RoutePolicy
 from weir_core.status import Observed, route_status
 from weir_operator.backends import capacity_of
 from weir_operator.gather import World
-from weir_operator.memory import RouteMemory, recall, records_of
+from weir_operator.memory import NEVER, RouteMemory, recall, records_of, text_of
+from weir_operator.publish import kept, lowers
 
 Obj = dict[str, Any]
+log = logging.getLogger("weir.operator")
 
 OPERATOR_SHARE, ROUTERS_SHARE = 0.8, 0.2
 """Of α: the operator judges merged counts at one, each router its own at its part of the other."""
@@ -44,10 +49,15 @@ GONE_S = 3_600.0
 
 
 class Thought(msgspec.Struct, frozen=True, kw_only=True):
-    """What one route does next. `policy` None: no revision may serve yet."""
+    """What one route does next, thought from the state `base`.
+
+    `policy` None: no revision may serve yet. `order` is that of `weight_order`.
+    """
 
     name: str
+    base: RolloutState
     state: RolloutState
+    order: Literal["raise", "lower", "same"]
     transitions: tuple[Transition, ...]
     policy: RoutePolicy | None
     observed: Observed
@@ -60,16 +70,30 @@ class Thinker:
         self._max_routers = max_routers
         self.memories: dict[str, RouteMemory] = {}
 
-    def compiled(self, world: World) -> Compiled:
-        """Compile the namespace against the revisions that have a name already."""
+    def remember(self, world: World) -> None:
+        """Have a memory of each route that is there, and take over what somebody else wrote.
+
+        A stored state that was wiped is not taken: the memory is the truth then.
+        """
         for name, obj in world.routes.items():
-            known = self.memories.get(name)
-            if known is None or known.uid != obj["metadata"]["uid"]:
-                recalled = recall(obj.get("status"), records_of(revisions_of(world, name)))
-                recalled.uid = obj["metadata"]["uid"]
-                self.memories[name] = recalled
+            known, status = self.memories.get(name), obj.get("status") or {}
+            is_same = known is not None and known.uid == obj["metadata"]["uid"]
+            if known is not None and is_same and known.knows(text_of(status)):
+                continue
+            found = recall(status, records_of(revisions_of(world, name)))
+            if known is not None and is_same:
+                log.warning("status of another taken over", extra={"route": title_of_object(obj)})
+                known.take_over(found)
+                continue
+            found.uid = obj["metadata"]["uid"]
+            if known is not None and known.published is not None:
+                found.told(known.published, known.version)
+            self.memories[name] = found
         for name in [name for name in self.memories if name not in world.routes]:
             del self.memories[name]
+
+    def compiled(self, world: World) -> Compiled:
+        """Compile the namespace against the revisions that have a name already."""
         unread = [name for name in world.routes if world.route(name) is None]
         invalid = {problem.object for problem in world.problems}
         return compile_world(
@@ -98,23 +122,27 @@ class Thinker:
         judgement = self._judged(world, memory, told, about, now_s)
         capacity = capacity_of(world, memory.state, target.revision if target else None)
         in_sync = _in_sync(world, memory, key)
-        done = advance(
-            memory.state,
-            Inputs(
-                target=target.revision if target else None,
-                policy=told.rollout,
-                objectives=objectives,
-                judgement=judgement,
-                judged=about,
-                trips=_trips(world, told.uid),
-                command=_command(world.routes[name], memory),
-                unclean_boots=_unclean(world, memory),
-                routers_in_sync=bool(world.routers) and in_sync == len(world.routers),
-                capacity_bp=capacity.weight_bp,
-                capacity_message=capacity.message,
-            ),
-            now_s=now_s,
+        command = _command(world.routes[name], memory)
+        state = _taken_as_done(memory, command, now_s)
+        inputs = Inputs(
+            target=target.revision if target else None,
+            policy=told.rollout,
+            objectives=objectives,
+            judgement=judgement,
+            judged=about,
+            trips=_trips(world, told.uid),
+            command=command,
+            unclean_boots=_unclean(world, memory),
+            routers_in_sync=bool(world.routers)
+            and in_sync == len(world.routers)
+            and not memory.resuming,
+            capacity_bp=capacity.weight_bp,
+            capacity_message=capacity.message,
         )
+        done = advance(state, inputs, now_s=now_s)
+        if self._hides_a_lowering(memory, told, done.state):
+            # Routers are out of sync with the lowering, which has to reach them first.
+            done = advance(state, replace(inputs, routers_in_sync=False), now_s=now_s)
         observed = Observed(
             policy=told.rollout,
             target=target.revision.name if target else "",
@@ -122,24 +150,27 @@ class Thinker:
             routers=len(world.routers),
             routers_in_sync=in_sync,
             judgement=judgement,
-            problems=_problems(world, compiled, name),
+            problems=(*_problems(world, compiled, name), *_refusals(world, memory, name)),
             objectives=told.monitoring.objectives,
             ejected=_ejected(world),
             capacity_message=capacity.message,
         )
         return Thought(
             name=name,
+            base=memory.state,
             state=done.state,
+            order=weight_order(memory.state, done.state),
             transitions=done.transitions,
             policy=_policy(done.state, told, self._max_routers),
             observed=observed,
         )
 
-    def standing(self, world: World, compiled: Compiled, name: str) -> RoutePolicy | None:
-        """Return what routers should obey as things stand, before anything is thought."""
-        memory = self.memories[name]
-        target = compiled.routes.get(f"{world.namespace}/{name}")
-        return _policy(memory.state, _told(world, memory, target, name), self._max_routers)
+    def _hides_a_lowering(self, memory: RouteMemory, told: "_Told", state: RolloutState) -> bool:
+        """Return whether a raise would come with something that must not wait for its write."""
+        held = memory.published
+        if held is None or weight_order(memory.state, state) != "raise":
+            return False
+        return lowers(held, kept(held, _policy(state, told, self._max_routers)))
 
     def status(self, thought: Thought, *, now_s: float) -> Obj:
         """Return the route's status, dated against the one before."""
@@ -154,12 +185,10 @@ class Thinker:
         policy = _policy(memory.state, told, self._max_routers)
         if about is None or policy is None:
             return None
-        recalled = memory.saved is None and not all(
-            fits(tally, len(told.monitoring.objectives)) for tally in memory.merged.tallies
-        )
-        if memory.key != about or recalled:
-            memory.key, memory.merged, memory.vanished = about, Merged(), {}
         horizon, objectives = horizon_s(policy), told.monitoring.objectives
+        if memory.key != about or memory.objectives not in (None, len(objectives)):
+            memory.key, memory.merged, memory.vanished = about, Merged(), {}
+        memory.objectives = len(objectives)
         tallies = [
             tally
             for router in world.connected
@@ -213,6 +242,9 @@ def _told(world: World, memory: RouteMemory, target: CompiledRoute | None, name:
 
 
 def _policy(state: RolloutState, told: _Told, max_routers: int) -> RoutePolicy | None:
+    """Return what routers should obey; None where that is not known, of a broken route too."""
+    if not told.model_names:
+        return None
     alpha = effective_alpha(told.rollout, state.attempt, restarts=state.restarts)
     return policy_for(
         state,
@@ -242,29 +274,34 @@ def _served(memory: RouteMemory) -> tuple[str, ...]:
 
 
 def _retire_vanished(world: World, memory: RouteMemory, horizon_s: int, now_s: float) -> None:
-    """Fold boots into the sum whose pod is gone for longer than anything of theirs is open."""
-    live = {(router.pod_uid, str(router.report.start)) for router in world.connected}
+    """Fold boots into the sum that are over for longer than anything of theirs is open.
+
+    Over are those whose pod is gone, and those whose pod has reported a later start.
+    """
+    starts = {router.pod_uid: router.report.start for router in world.connected}
     for tally in memory.merged.tallies:
         boot = (tally.router, tally.boot)
-        if boot in live or tally.router in world.pods:
+        start = starts.get(tally.router)
+        began_again = start is not None and tally.boot != str(start)
+        if not began_again and (start is not None or tally.router in world.pods):
             memory.vanished.pop(boot, None)
-        elif now_s - memory.vanished.setdefault(boot, now_s) > max(horizon_s, GONE_S):
+            continue
+        wait_s = horizon_s if began_again else max(horizon_s, GONE_S)
+        if now_s - memory.vanished.setdefault(boot, now_s) > wait_s:
             memory.merged = retire(memory.merged, *boot, horizon_s=horizon_s)
             del memory.vanished[boot]
 
 
 def _in_sync(world: World, memory: RouteMemory, key: str) -> int:
-    """Return how many ready routers obey what was published last.
-
-    A restarted operator has published nothing yet, so no raise comes before every router has
-    heard of it and reported.
-    """
+    """Return how many ready routers obey what was published last, if that is what is wanted."""
+    if memory.refused_by:
+        return 0
     obeying = 0
     for router in world.connected:
         if router.sidecar or not router.alive or router.pod_uid not in world.routers:
             continue
         acked = router.report.acks.get(key)
-        obeying += acked is not None and tuple(acked) == memory.version != (0, 0)
+        obeying += acked is not None and tuple(acked) == memory.version != NEVER
     return obeying
 
 
@@ -307,10 +344,38 @@ def _command(obj: Obj, memory: RouteMemory) -> Command | None:
     return None if last is not None and last.command == found else found
 
 
+def _taken_as_done(memory: RouteMemory, command: Command | None, now_s: float) -> RolloutState:
+    """Return the state, with a command acknowledged that was given before the status was lost."""
+    state = memory.state
+    is_old = command is not None and now_s - command.issued_s > MAX_AGE_S
+    if command is None or not is_old or not memory.rebuilt or state.last_command is not None:
+        return state
+    why = "given before the status was lost"
+    done = Acknowledgement(command=command, result="Done", message=why, at_s=now_s)
+    return replace(state, last_command=done)
+
+
 def _problems(world: World, compiled: Compiled, name: str) -> tuple[Problem, ...]:
     title = f"ModelRoute {world.namespace}/{name}"
     everything = (*world.problems, *compiled.problems)
     return tuple(problem for problem in everything if problem.object == title)
+
+
+def _refusals(world: World, memory: RouteMemory, name: str) -> tuple[Problem, ...]:
+    """Return that routers refuse what is wanted, and why one of them does."""
+    if not memory.refused_by:
+        return ()
+    return (
+        Problem(
+            object=f"ModelRoute {world.namespace}/{name}",
+            field="",
+            seen=f"that {len(memory.refused_by)} routers refuse it: {memory.refusal}",
+            wanted="what every router can obey: change the spec, or bring routers and operator "
+            "to one release",
+            reason="RoutersRefuse",
+            condition="Programmed",
+        ),
+    )
 
 
 def unreadable_command(obj: Obj) -> Problem | None:

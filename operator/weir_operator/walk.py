@@ -1,73 +1,48 @@
-"""The one debounced walk of a namespace: gather, think, publish and write in the safe order.
+"""The quick half of a namespace's walk: gather, think, publish what may be told at once.
 
-A raise is written, then published; a lowering is published, then written. Every walk begins from
-what stands in the cluster and in memory, so it may fail at any line and is simply walked again.
+Debounced, level-triggered, and never waiting for the API, so a lowering reaches routers however
+the API does. All else is left to the slow half (`settle`): a raise is written, then published; a
+lowering is published, then written. Both may fail at any line and simply happen again.
 """
 
 import asyncio
 import base64
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
 from weir_core.compile import Compiled
-from weir_core.conditions import turned
-from weir_core.rollout import Transition, weight_order
-from weir_core.snapshot import RoutePolicy
-from weir_core.wire import Packed, Routed, unpack
+from weir_core.wire import Packed, unpack
 from weir_operator.admission import admitted
 from weir_operator.apply import Applier
-from weir_operator.attention import Attention
-from weir_operator.backends import (
-    identities,
-    longest_ms,
-    seen_of,
-    users,
-    versions,
-)
 from weir_operator.cache import Cache
 from weir_operator.feed import Feed
-from weir_operator.figures import FIGURES, figures
-from weir_operator.gather import Reader, World, calibrations, gather
+from weir_operator.figures import FIGURES
+from weir_operator.gather import World, calibrations, gather
 from weir_operator.kube import Kube, KubeError
 from weir_operator.leader import Leader
 from weir_operator.memory import RouteMemory
-from weir_operator.persist import Persister
-from weir_operator.standing import decided, parked
-from weir_operator.think import Thinker, Thought, unreadable_command
+from weir_operator.publish import Publisher
+from weir_operator.settle import RETRY_MAX_S, RETRY_S, Settler
+from weir_operator.space import Job, Namespace
+from weir_operator.think import Thought
 
 Obj = dict[str, Any]
 
 DEBOUNCE_S = 0.05
-RETRY_S, RETRY_MAX_S = 0.2, 10.0
 LOOK_S = 0.25
 """How often a namespace with a canary under way is walked although nothing was heard."""
 IDLE_S = 30.0
-CALIBRATIONS_S = 15.0
+BUSY_S = 0.5
+"""The least time between two walks, while writes come back as news and no canary is under way."""
+FORGET_S = 60.0
+"""What a namespace is remembered for after the last object and the last router went."""
+OURS = ("ModelRoute", "ModelBackend", "ModelRevision")
 log = logging.getLogger("weir.operator")
-
-
-class Namespace:
-    """What one namespace's walks keep between them."""
-
-    def __init__(self, max_routers: int) -> None:
-        self.thinker = Thinker(max_routers=max_routers)
-        self.awake = asyncio.Event()
-        self.primed = False
-        self.config_maps: list[Obj] = []
-        self.configured_s = float("-inf")
-        self.compiled: tuple[object, Compiled] | None = None
-        self.refused: dict[str, str] = {}
-        self.figures: dict[str, float] = {}
-        self.parked: dict[str, tuple[str, str]] = {}
-        self.asked_for: set[str] = set()
-        self.not_before_s = float("-inf")
-        self.reader = Reader()
-        self.attention = Attention()
 
 
 class Walker:
@@ -87,15 +62,20 @@ class Walker:
         self._kube = kube
         self._cache = cache
         self._feed = feed
-        self._leader = leader
         self._applier = applier
-        self._persister = Persister(kube, cache)
+        self._publisher = Publisher(feed, leader)
+        self._settler = Settler(
+            kube=kube,
+            cache=cache,
+            leader=leader,
+            applier=applier,
+            publisher=self._publisher,
+            clock=clock,
+        )
         self._max_routers = max_routers
         self._clock = clock
-        self._number = 0
         self._namespaces: dict[str, Namespace] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._stopping = False
         self.walks = 0
         self.walk_s = 0.0
 
@@ -108,154 +88,122 @@ class Walker:
             known = self._namespaces[namespace] = Namespace(self._max_routers)
             task = asyncio.get_running_loop().create_task(self._run(namespace, known))
             self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         known.awake.set()
+
+    @property
+    def namespaces(self) -> frozenset[str]:
+        """The namespaces that are walked."""
+        return frozenset(self._namespaces)
 
     def figures(self) -> dict[str, tuple[str, dict[str, float]]]:
         """Return gauges by name: what each is, and its value by namespace."""
+        spaces = list(self._namespaces.items())
         return {
-            name: (help, {space: one.figures.get(name, 0.0) for space, one in self._spaces()})
+            name: (help, {space: one.figures.get(name, 0.0) for space, one in spaces})
             for name, help in FIGURES.items()
         }
 
-    def _spaces(self) -> list[tuple[str, Namespace]]:
-        return list(self._namespaces.items())
-
     async def stop(self) -> None:
         """End all walks."""
-        self._stopping = True
-        for task in self._tasks:
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _run(self, name: str, space: Namespace) -> None:
-        wait_s, retry_s = IDLE_S, RETRY_S
-        while not self._stopping:
+        """Walk and settle a namespace until nothing is left of it."""
+        settling = asyncio.create_task(self._settler.run(name, space))
+        try:
+            await self._walk_on(name, space)
+        finally:
+            settling.cancel()
+            await asyncio.gather(settling, return_exceptions=True)
+        # Whatever woke it in the meantime begins with a new memory.
+        del self._namespaces[name]
+        self._feed.forget(name)
+        self._applier.forget(name)
+        if space.awake.is_set():
+            self.wake(name)
+
+    async def _walk_on(self, name: str, space: Namespace) -> None:
+        wait_s, retry_s, began_s = IDLE_S, RETRY_S, float("-inf")
+        while not self._is_over(name, space):
             try:
                 async with asyncio.timeout(wait_s):
                     await space.awake.wait()
             except TimeoutError:
                 pass
             else:
-                await asyncio.sleep(DEBOUNCE_S)
+                await asyncio.sleep(max(DEBOUNCE_S, _least_s(space) - time.monotonic() + began_s))
             space.awake.clear()
             began_s = time.monotonic()
             try:
-                wait_s = await self._walk(name, space)
-                retry_s = RETRY_S
+                if not space.primed:
+                    await self._prime(name, space)
+                wait_s, retry_s = self._walk(name, space), RETRY_S
             except KubeError as error:
                 wait_s, retry_s = retry_s, min(2 * retry_s, RETRY_MAX_S)
-                space.not_before_s = time.monotonic() + wait_s
-                level = logging.INFO if error.status == 409 else logging.WARNING
-                log.log(level, "walk again", extra={"namespace": name, "why": str(error)[:500]})
+                told = {"namespace": name, "why": str(error)[:500]}
+                log.warning("walk again", extra=told)
             except Exception:
                 wait_s, retry_s = retry_s, min(2 * retry_s, RETRY_MAX_S)
-                space.not_before_s = time.monotonic() + wait_s
                 log.exception("walk failed", extra={"namespace": name})
             self.walks += 1
             self.walk_s += time.monotonic() - began_s
 
-    async def _walk(self, name: str, space: Namespace) -> float:
+    def _is_over(self, name: str, space: Namespace) -> bool:
+        """Return whether nothing is left of a namespace for a while."""
+        if any(self._cache.of(kind, name) for kind in OURS) or self._feed.connected(name):
+            space.empty_since_s = None
+            return False
+        if space.empty_since_s is None:
+            space.empty_since_s = time.monotonic()
+        return time.monotonic() - space.empty_since_s > FORGET_S
+
+    async def _prime(self, name: str, space: Namespace) -> None:
+        """Learn from the snapshot in the cluster what routers obey, of broken routes too."""
+        stands = await self._kube.get("ConfigMap", name, "weir-router-snapshot")
+        await self._settler.configure(name, space)
+        space.thinker.remember(self._gathered(name, space))
+        packed = _unpacked(stands)
+        for key, routed in packed.routes.items() if packed else ():
+            memory = space.thinker.memories.get(key.partition("/")[2])
+            if memory is not None:
+                memory.resume(routed)
+        space.primed = True
+
+    def _walk(self, name: str, space: Namespace) -> float:
         """Walk once and return after how long to look again unasked."""
-        if not self._leader.leads:
-            return LOOK_S
-        world = await self._gathered(name, space)
         thinker = space.thinker
-        if not space.primed:
-            await self._prime(name, space, world)
-        world = admitted(replace(world, parked=space.parked), thinker.memories)
+        world = self._gathered(name, space)
+        thinker.remember(world)
+        world = admitted(world, thinker.memories)
         compiled = self._compiled(space, world)
         now_s = self._clock()
-        routes = space.attention.of(world, compiled, thinker.memories, now_s=now_s)
-        thoughts = self._thoughts(space, world, compiled, routes, now_s)
-        raises = {t.name for t in thoughts if _raises(thinker.memories[t.name], t)}
-        for route in raises:
-            # Routers drop what a first push leaves out: a raise waits, the route does not.
-            self._number_anew(thinker.memories[route], thinker.standing(world, compiled, route))
-        self._publish(name, space, compiled, [t for t in thoughts if t.name not in raises])
-        if (rest_s := space.not_before_s - time.monotonic()) > 0:
-            return min(rest_s, LOOK_S)  # Reports wake a walk sooner than the API wants to be asked.
-        trouble = await self._save(world, space, thoughts, now_s)
-        done = [t for t in thoughts if t.name not in trouble]
-        self._publish(name, space, compiled, done)
-        await self._tell(world, space, done)
-        space.attention.done(thoughts, trouble)
-        wanted = identities(world, compiled, thinker.memories)
-        wanted = decided(world, wanted, thinker.memories, now_s=now_s)
-        space.parked = parked(wanted)
-        problems = await self._applier.apply(
-            world,
-            wanted=wanted,
-            packed=Packed(routes=self._routed(name, space), limits=dict(compiled.limits)),
-            deadline_ms=longest_ms(thinker.memories),
-        )
-        used = users(world, thinker.memories)
-        own = versions(wanted)
-        for backend in world.backends:
-            found, uses = problems.get(backend, ()), used.get(backend, {})
-            seen = seen_of(world, compiled, backend, own.get(backend, ()), uses, found)
-            await self._applier.tell_backend(world, backend, seen, now_s)
-        space.figures = figures(
-            world, wanted, thinker.memories, out_of_sync=space.attention.out_of_sync
-        )
-        if trouble:
-            raise next(iter(trouble.values()))
-        live = any(memory.state.live for memory in thinker.memories.values())
-        return LOOK_S if live else IDLE_S
-
-    def _thoughts(
-        self,
-        space: Namespace,
-        world: World,
-        compiled: Compiled,
-        routes: Iterable[str],
-        now_s: float,
-    ) -> list[Thought]:
-        """Think of each route; one that cannot be thought of harms no other."""
-        thoughts = []
-        for route in routes:
+        for route in space.attention.of(world, compiled, thinker.memories, now_s=now_s):
             try:
-                thoughts.append(space.thinker.think(world, compiled, route, now_s=now_s))
+                thought = thinker.think(world, compiled, route, now_s=now_s)
             except Exception:
-                log.exception("route not thought of", extra={"route": f"{world.namespace}/{route}"})
-        return thoughts
+                log.exception("route not thought of", extra={"route": f"{name}/{route}"})
+                continue
+            self._take(space, world, thought, now_s)
+            space.attention.note(world, compiled, thinker.memories[route], thought, now_s)
+        self._publisher.publish(name, thinker.memories, compiled.limits)
+        space.latest = world, compiled
+        space.unsettled.set()
+        return LOOK_S if _live(space) else IDLE_S
 
-    async def _gathered(self, name: str, space: Namespace) -> World:
-        now_s = time.monotonic()
-        wanted = calibrations(self._cache.of("ModelRoute", name))
-        if now_s - space.configured_s > CALIBRATIONS_S or wanted != space.asked_for:
-            known = {one["metadata"]["name"]: one for one in space.config_maps}
-            found = [await self._config_map(name, one, known.get(one)) for one in sorted(wanted)]
-            space.config_maps = [one for one in found if one is not None]
-            space.configured_s, space.asked_for = now_s, wanted
-        return gather(
+    def _gathered(self, name: str, space: Namespace) -> World:
+        world = gather(
             self._cache,
             name,
             config_maps=space.config_maps,
             connected=self._feed.connected(name),
             reader=space.reader,
         )
-
-    async def _config_map(self, namespace: str, name: str, known: Obj | None) -> Obj | None:
-        """Return a ConfigMap, the one known before while the API does not answer."""
-        try:
-            found = await self._kube.get("ConfigMap", namespace, name)
-        except KubeError as error:
-            told = {"name": f"{namespace}/{name}", "error": str(error)}
-            log.warning("calibration not read", extra=told)
-            return known
-        return {"apiVersion": "v1", "kind": "ConfigMap", **found} if found is not None else None
-
-    async def _prime(self, name: str, space: Namespace, world: World) -> None:
-        """Learn from the snapshot in the cluster what routers obey, of broken routes too."""
-        stands = await self._kube.get("ConfigMap", name, "weir-router-snapshot")
-        space.thinker.compiled(world)
-        packed = _unpacked(stands)
-        for key, routed in packed.routes.items() if packed else ():
-            memory = space.thinker.memories.get(key.partition("/")[2])
-            if memory is not None:
-                memory.published = routed.policy
-                memory.mend(routed.policy)
-        space.primed = True
+        problems = (*world.problems, *self._applier.router_problems(world))
+        return replace(world, parked=space.parked, problems=problems)
 
     def _compiled(self, space: Namespace, world: World) -> Compiled:
         """Compile again only when something that people wrote, or a known revision, changed."""
@@ -275,77 +223,58 @@ class Walker:
             space.compiled = (asked, space.thinker.compiled(world))
         return space.compiled[1]
 
-    # Publishing.
-
-    def _publish(
-        self, name: str, space: Namespace, compiled: Compiled, thoughts: list[Thought]
-    ) -> None:
-        for thought in thoughts:
-            memory = space.thinker.memories[thought.name]
-            if memory.state is not thought.state:
-                memory.state = thought.state
-                memory.untold += thought.transitions
-            if thought.policy != memory.published or memory.version == (0, 0):
-                memory.version = (0, 0)
-                self._number_anew(memory, thought.policy)
-        self._feed.publish(name, self._routed(name, space), dict(compiled.limits))
-
-    def _number_anew(self, memory: RouteMemory, policy: RoutePolicy | None) -> None:
-        """Give a policy its version, unless the memory's was given by this process already."""
-        if memory.version == (0, 0):
-            memory.published = policy
-            memory.version = (self._leader.term, self._next())
-
-    def _next(self) -> int:
-        self._number += 1
-        return self._number
-
-    def _routed(self, name: str, space: Namespace) -> dict[str, Routed]:
-        return {
-            f"{name}/{route}": Routed(version=memory.version, policy=memory.published)
-            for route, memory in space.thinker.memories.items()
-            if memory.version != (0, 0) and memory.published is not None
-        }
-
-    # Writing.
-
-    async def _save(
-        self, world: World, space: Namespace, thoughts: list[Thought], now_s: float
-    ) -> dict[str, KubeError]:
-        """Write what changed; return the routes that it failed for."""
-        trouble: dict[str, KubeError] = {}
-        for thought in thoughts:
-            memory = space.thinker.memories[thought.name]
-            try:
-                status = space.thinker.status(thought, now_s=now_s)
-                if not self._leader.leads:
-                    raise KubeError(0, "the lease is not fresh: nothing is written")
-                news = turned(memory.status.get("conditions") or (), status["conditions"])
-                await self._persister.save(world, thought, memory, status, now_s)
-                memory.untold += news
-                if thought.transitions or memory.untold:
-                    await self._persister.forget(world, thought)
-            except KubeError as error:
-                trouble[thought.name] = error
-            except Exception as error:
-                log.exception("route not written", extra={"route": thought.name})
-                trouble[thought.name] = KubeError(0, repr(error)[:300])
-        return trouble
-
-    async def _tell(self, world: World, space: Namespace, done: list[Thought]) -> None:
-        """Tell what happened to routes, once it is written."""
-        for thought in done:
-            memory, obj = space.thinker.memories[thought.name], world.routes[thought.name]
-            untold, memory.untold = (*memory.untold, *_refusal(space, obj)), ()
-            for transition in untold:
-                told = {"route": f"{world.namespace}/{thought.name}", "why": transition.message}
-                level = logging.WARNING if transition.warning else logging.INFO
-                log.log(level, transition.reason, extra=told)
-            await self._persister.tell(obj, untold)
+    def _take(self, space: Namespace, world: World, thought: Thought, now_s: float) -> None:
+        """Let a thought count at once, but for a raise: that waits until it is saved."""
+        name, memory = thought.name, space.thinker.memories[thought.name]
+        if thought.order != "lower" and _unread(space, world, name):
+            return
+        if thought.order == "raise":
+            self._publisher.lower(memory, thought.policy)
+            before = space.raising.get(name)
+            if before is not None and before is space.saving and _alike(before, thought):
+                return
+            space.raising[name] = thought
+        else:
+            space.raising.pop(name, None)
+            memory.untold += thought.transitions
+            memory.state, memory.goal = thought.state, thought.policy
+            self._publisher.tell(world, memory, f"{world.namespace}/{name}", now_s=now_s)
+            if _is_early(world, memory, thought, now_s):
+                return
+        space.jobs[name] = Job(world, thought, now_s)
 
 
-def _raises(memory: RouteMemory, thought: Thought) -> bool:
-    return weight_order(memory.state, thought.state) == "raise"
+def _live(space: Namespace) -> bool:
+    return any(memory.state.live for memory in space.thinker.memories.values())
+
+
+def _least_s(space: Namespace) -> float:
+    """Return the least time from one walk to the next."""
+    if not space.settling:
+        return DEBOUNCE_S
+    return LOOK_S if _live(space) else BUSY_S
+
+
+def _is_early(world: World, memory: RouteMemory, thought: Thought, now_s: float) -> bool:
+    """Return whether a status would only say that routers of a restarted operator are silent."""
+    heard = {one.pod_uid for one in world.connected if one.alive}
+    waits = memory.resuming and not memory.overdue(now_s) and not world.routers <= heard
+    return waits and not thought.transitions and bool(memory.status.get("conditions"))
+
+
+def _unread(space: Namespace, world: World, name: str) -> bool:
+    """Return whether a route names a calibration that was not looked for yet."""
+    return not calibrations([world.routes[name]]) <= space.asked_for
+
+
+def _alike(one: Thought, other: Thought) -> bool:
+    """Return whether two raises give the same revisions the same shares."""
+
+    def share(thought: Thought) -> tuple[str, str, int, int]:
+        state = thought.state
+        return state.stable, state.canary, state.attempt, state.weight_bp
+
+    return one.base is other.base and share(one) == share(other)
 
 
 def _stamp(obj: Obj) -> tuple[str, str, str, int]:
@@ -359,13 +288,3 @@ def _unpacked(config_map: Obj | None) -> Packed | None:
         return unpack(base64.b64decode(data)) if data else None
     except (ValueError, msgspec.MsgspecError):
         return None
-
-
-def _refusal(space: Namespace, obj: Obj) -> tuple[Transition, ...]:
-    """Return an Event for a command that cannot be read, once."""
-    problem = unreadable_command(obj)
-    name = obj["metadata"]["name"]
-    if problem is None or space.refused.get(name) == problem.seen:
-        return ()
-    space.refused[name] = problem.seen
-    return (Transition(reason=problem.reason, message=problem.sentence(), warning=True),)

@@ -15,11 +15,12 @@ import msgspec
 
 from weir_core.backend_spec import Accelerator, Vllm
 from weir_core.canonical import canonical, hex_of
+from weir_core.crosscheck import ENDING_MS
 from weir_core.defaults import DEFAULTS
 from weir_core.errors import Problem
 from weir_core.identity import PORT
 from weir_core.resources import ModelBackend, title_of
-from weir_operator.flags import MODEL_DIR, arguments, flag_problems, weights_of
+from weir_operator.flags import MODEL_DIR, arguments, device_problems, weights_of
 from weir_operator.objects import (
     BACKEND,
     GROUP,
@@ -41,8 +42,6 @@ CACHE_DIR = "/weights"
 PROBE_S = 10
 PULL_MARGIN_S = 600
 """Beside the startup budget: time for the image, which the budget does not count."""
-ENDING_S = 5
-"""Of the grace period: what is left for the process to end by itself."""
 
 
 class WorkloadSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -72,7 +71,7 @@ def workload_problems(
         allow=frozenset(settings.allow),
         secrets=frozenset({token.secret_key_ref.name} if token else ()),
     )
-    return (*flag_problems(backend), *_drain_problems(backend, vllm), *overlay)
+    return (*device_problems(backend, vllm), *overlay)
 
 
 def identity_objects(
@@ -256,7 +255,7 @@ def _container(backend: ModelBackend, vllm: Vllm) -> Obj:
         "name": CONTAINER,
         "image": vllm.image,
         "command": ["vllm", "serve"],
-        "args": arguments(backend, shutdown_s=max(1, grace_s - delay_s - ENDING_S)),
+        "args": arguments(backend, shutdown_s=max(1, grace_s - delay_s - _seconds(ENDING_MS))),
         "env": _environment(vllm),
         "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
         "securityContext": {
@@ -341,20 +340,6 @@ def _placement(accelerator: Accelerator | None) -> Obj:
         key = accelerator.resource_name
         told["tolerations"] = [{"key": key, "operator": "Exists", "effect": "NoSchedule"}]
     return told
-
-
-def _drain_problems(backend: ModelBackend, vllm: Vllm) -> tuple[Problem, ...]:
-    delay_s, grace_s = _delay_s(vllm), _grace_s(vllm)
-    if grace_s > delay_s + ENDING_S:
-        return ()
-    return (
-        Problem(
-            object=title_of(backend),
-            field="spec.vllm.drain.gracePeriod",
-            seen=f"{grace_s}s",
-            wanted=f"more than {delay_s + ENDING_S}s: preStopDelay and {ENDING_S}s to end in",
-        ),
-    )
 
 
 def _budget_ms(vllm: Vllm) -> int:

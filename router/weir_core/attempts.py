@@ -29,6 +29,8 @@ from weir_core.snapshot import FULL_BP, Revision, RolloutPolicy
 MAX_UNCLEAN_BOOTS = 2
 """Routers that died while the canary had traffic, before it is taken for the cause."""
 
+LOST_VERDICT = "its verdict was lost with the status"
+
 LARGEST_LOG = 1e6
 """Bound of stored logs: JSON has no infinity."""
 
@@ -51,6 +53,8 @@ def first_revision(state: RolloutState, inputs: Inputs, now_s: float) -> Advance
     if state.stable or target is None:
         return None
     pin = policy.stable_revision
+    if state.lost and target.name != state.lost and not named(target.name, pin):
+        return _without_stable(state, target, now_s)
     if pin and not named(target.name, pin):
         return _pinned(state, target, pin, now_s)
     known = known_of(state, target.name)
@@ -59,7 +63,8 @@ def first_revision(state: RolloutState, inputs: Inputs, now_s: float) -> Advance
     if state.canary == target.name and state.stage == "Refused":
         return None
     why = (
-        f"{target.name} was rolled back before ({known.reason}) and no other revision is known; "
+        f"{target.name} was rolled back before ({known.reason or LOST_VERDICT}) and no other "
+        "revision is known; "
         f"change the behaviour, or retry {target.name}"
     )
     return _refused(state, target.name, known.attempt, why, now_s)
@@ -76,6 +81,23 @@ def _pinned(state: RolloutState, target: Revision, pin: str, now_s: float) -> Ad
         f"unproven; apply the behaviour of {pin} first, or pin {target.name}"
     )
     return _refused(state, target.name, 0, why, now_s)
+
+
+def _without_stable(state: RolloutState, target: Revision, now_s: float) -> Advance | None:
+    """Let nothing take the place of a lost stable revision but what a person says."""
+    if state.canary == target.name and state.stage == "Refused":
+        return None
+    return _refused(state, target.name, 0, lost_text(state, target.name), now_s)
+
+
+def lost_text(state: RolloutState, target: str = "") -> str:
+    """Return what was lost with a stable revision's body, and what a person can do."""
+    other = f", or retry {target} to let it serve unproven" if target else ""
+    return (
+        f"the stable revision {state.lost} was lost: neither its ModelRevision nor the routers' "
+        f"snapshot holds it any more; routers that run keep what they hold; apply the spec that "
+        f"{state.lost} was made of{other}"
+    )
 
 
 def _refused(state: RolloutState, name: str, attempt: int, why: str, now_s: float) -> Advance:
@@ -102,7 +124,7 @@ def adopted(state: RolloutState, revision: Revision, now_s: float) -> Advance:
         rollback=known.rollback if known else None,
     )
     after = with_record(idle(state), record, keep=())
-    after = replace(after, stable=revision.name, since_s=now_s)
+    after = replace(after, stable=revision.name, lost="", since_s=now_s)
     created = () if known else (_created(revision),)
     message = f"{revision.name} is the first revision and serves everything at once"
     return Advance(
@@ -134,7 +156,8 @@ def _turned(state: RolloutState, target: Revision, inputs: Inputs, now_s: float)
         after = begun(before.state, target, inputs, now_s)
         return Advance(state=after.state, transitions=(*before.transitions, *after.transitions))
     why = (
-        f"{target.name} was rolled back in attempt {known.attempt} ({known.reason}) and does not "
+        f"{target.name} was rolled back in attempt {known.attempt} "
+        f"({known.reason or LOST_VERDICT}) and does not "
         "begin again by itself; change the behaviour, or retry it by command or retryToken"
     )
     refused = replace(

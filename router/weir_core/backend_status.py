@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from weir_core import reasons
 from weir_core.conditions import MAX_MESSAGE, MAX_PROBLEMS, Condition
 from weir_core.errors import Problem
 from weir_core.figures import instant
@@ -21,6 +22,9 @@ EDIT_WAITS = "PreviousEditInFlight"
 QUIET = ("Loading", "NoWorkload", "External", "WaitsForPool")
 """Reasons of a workload that are everyday work; any other is a Warning."""
 
+GIVEN_UP = (reasons.NO_CAPACITY, "StartupFailed", reasons.ROLLED_BACK)
+"""Reasons of a workload that nothing but an edit or a retry changes."""
+
 MAX_IDENTITIES = 8
 """Identities shown; no more than three are kept."""
 
@@ -28,13 +32,15 @@ MAX_IDENTITIES = 8
 class IdentitySeen(msgspec.Struct, frozen=True, kw_only=True):
     """One identity's workload: replicas wanted and ready, and what its pods suffer from.
 
-    `reason` is a CamelCase word of the pods' own ("ImagePullBackOff"), "" when all is well.
+    `behind` are replicas that still run as before an edit in place. `reason` is a CamelCase word
+    of the pods' own ("ImagePullBackOff"), "" when all is well.
     """
 
     name: str
     newest: bool = False
     wanted: int = 0
     ready: int = 0
+    behind: int = 0
     reason: str = ""
     message: str = ""
     routes: tuple[str, ...] = ()
@@ -82,7 +88,7 @@ def backend_status(
         "Promoted": _promoted(seen),
         "RolledBack": _rolled_back(seen),
     }
-    conditions |= _kstatus(conditions, seen)
+    conditions |= _kstatus(conditions)
     ready = conditions["Ready"]
     before = {str(c.get("type")): c for c in (old or {}).get("conditions") or ()}
     return {
@@ -165,7 +171,7 @@ def _problem(kind: str, seen: BackendSeen) -> Condition | None:
 
 
 def _workload(seen: BackendSeen) -> Condition:
-    """The newest identity has all the replicas that the spec asks for."""
+    """The newest identity has all the replicas that the spec asks for, and as it asks for them."""
     newest = seen.newest
     if seen.external:
         return "True", "External", "somebody else runs it"
@@ -174,7 +180,9 @@ def _workload(seen: BackendSeen) -> Condition:
     if newest is None:
         return "False", "NoWorkload", "nothing has been made of the spec yet"
     told = f"{newest.ready} of {newest.wanted} replicas of {newest.name} are ready"
-    if newest.ready >= newest.wanted:
+    if newest.behind:
+        told = f"{told}, {newest.behind} still as before the edit"
+    elif newest.ready >= newest.wanted:
         return "True", "ReplicasReady", told
     if newest.reason:
         return "False", newest.reason, f"{told}: {newest.message}"
@@ -238,20 +246,23 @@ def _rolled_back(seen: BackendSeen) -> Condition:
     return "False", "NotTried", "no route rolled it back"
 
 
-def _kstatus(conditions: Mapping[str, Condition], seen: BackendSeen) -> dict[str, Condition]:
+def _kstatus(conditions: Mapping[str, Condition]) -> dict[str, Condition]:
     """Reconciling and Stalled, of which at most one is True."""
-    for kind in ("Accepted", "ResolvedRefs"):
-        status, reason, message = conditions[kind]
-        if status == "False":
-            return {
-                "Reconciling": ("False", reason, message),
-                "Stalled": ("True", reason, message),
-            }
-    status, reason, message = conditions["WorkloadReady"]
-    still: Condition = ("False", "NoAlarm", "no person is needed")
-    if status == "False":
-        return {"Reconciling": ("True", reason, message), "Stalled": still}
-    return {"Reconciling": ("False", reason, message), "Stalled": still}
+    workload, rolled_back = conditions["WorkloadReady"], conditions["RolledBack"]
+    wrong = [conditions[kind] for kind in ("Accepted", "ResolvedRefs")]
+    stuck = [one for one in wrong if one[0] == "False"]
+    if workload[0] == "False" and workload[1] in GIVEN_UP:
+        stuck.append(workload)
+    if rolled_back[0] == "True":
+        stuck.append(rolled_back)
+    if stuck:
+        _, reason, message = stuck[0]
+        return {"Reconciling": ("False", reason, message), "Stalled": ("True", reason, message)}
+    status, reason, message = workload
+    return {
+        "Reconciling": ("True" if status == "False" else "False", reason, message),
+        "Stalled": ("False", "NoAlarm", "no person is needed"),
+    }
 
 
 def _loaded_revision(seen: BackendSeen) -> str:

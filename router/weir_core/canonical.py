@@ -4,6 +4,7 @@ Defaults are left out: a field added later with a default changes no text, so up
 starts no canary. Equal texts mean equal behaviour and the other way round.
 """
 
+import functools
 import hashlib
 import json
 from typing import Any
@@ -37,7 +38,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, msgspec.Struct):
         return {
             field.encode_name: _plain(found)
-            for field in msgspec.structs.fields(value)
+            for field in _fields(type(value))
             if (found := getattr(value, field.name)) != _default(field)
         }
     if isinstance(value, dict):
@@ -45,6 +46,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
     return value
+
+
+@functools.cache
+def _fields(kind: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
+    """Return a struct's fields; asking msgspec costs more than all else here."""
+    return msgspec.structs.fields(kind)
 
 
 def _default(field: msgspec.structs.FieldInfo) -> Any:

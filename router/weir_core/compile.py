@@ -18,6 +18,7 @@ from weir_core.forms import nearest, pico
 from weir_core.identity import frozen_backend, identity_of, limits_of
 from weir_core.policies import monitoring_of, rollout_of
 from weir_core.resources import ConfigMap, ModelBackend, ModelRoute, Resource, key_of, title_of
+from weir_core.revision_spec import too_large
 from weir_core.route_spec import BehaviourSpec, CheckSpec, RuleSpec, StreamingSpec, TierSpec
 from weir_core.snapshot import (
     Backend,
@@ -147,7 +148,11 @@ def compile_world(
         behaviour = _behaviour(route.spec.behaviour, world, report)
         if behaviour is not None and not report.problems:
             revision = _revision(route, behaviour, (known or {}).get(key, ()), new_hex)
-            routes[key] = _compiled(route, revision)
+            if world.cluster and (found := too_large(revision.content)):
+                told = {"reason": "TooLarge", "condition": "Accepted"}
+                report.add("spec.behaviour", seen=found[0], wanted=found[1], **told)
+            else:
+                routes[key] = _compiled(route, revision)
         problems += report.problems
     return Compiled(
         routes=routes,

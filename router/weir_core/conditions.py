@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from weir_core import reasons
-from weir_core.attempts import rollback_text
+from weir_core.attempts import lost_text, rollback_text
 from weir_core.changes import Change, changes, summed_up
 from weir_core.errors import Problem
 from weir_core.evidence import STABLE, Judgement
@@ -75,6 +75,8 @@ def route_conditions(
 
 TOLD_OF = ("Accepted", "ResolvedRefs", "Ready")
 """Conditions whose turns are Events; of the others the rollout itself tells."""
+LAGGING = (reasons.NO_ROUTERS, reasons.ROUTERS_OUT_OF_SYNC)
+"""Reasons of Programmed that come and go with every change: no Events."""
 
 
 def turned(
@@ -84,11 +86,21 @@ def turned(
 
     Of what was not known before only bad news is told.
     """
-    known = {one["type"]: one["status"] for one in before}
+    known = {one["type"]: one for one in before}
     return tuple(
         Transition(reason=one["reason"], message=one["message"], warning=one["status"] == "False")
         for one in after
-        if one["type"] in TOLD_OF and one["status"] != known.get(one["type"], "True")
+        if _is_news(one, known.get(one["type"], {"status": "True"}))
+    )
+
+
+def _is_news(condition: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    if condition["type"] in TOLD_OF:
+        return bool(condition["status"] != before["status"])
+    now, was = condition["reason"], before.get("reason", reasons.PROGRAMMED)
+    is_trouble = {now, was} - {reasons.PROGRAMMED, *LAGGING}
+    return bool(
+        condition["type"] == "Programmed" and now != was and is_trouble and now not in LAGGING
     )
 
 
@@ -114,6 +126,8 @@ def _stamped(
 
 def serving(state: RolloutState) -> str:
     """Return what goes on serving, whatever else is wrong."""
+    if state.lost:
+        return f"routers that run keep what they hold of {state.lost}"
     return f"keeps revision {state.stable} serving" if state.stable else "nothing serves yet"
 
 
@@ -178,6 +192,8 @@ def _stage_reason(state: RolloutState) -> str:
 
 def standstill(state: RolloutState) -> str:
     """Return why a rollout does not move: people's pauses first, since only they can lift them."""
+    if state.lost:
+        return reasons.STABLE_LOST
     if state.stage == "Idle":
         return reasons.HEALTHY
     if state.stage == "RolledBack":
@@ -214,6 +230,8 @@ def _rolled_back(state: RolloutState, observed: Observed, message: str) -> Condi
 
 def _stable_healthy(state: RolloutState, observed: Observed, message: str) -> Condition:
     """Stable is below its own ceilings, as far as a rollout's evidence tells."""
+    if state.lost:
+        return "False", reasons.STABLE_LOST, lost_text(state, observed.target)
     if not state.stable:
         return "False", reasons.NO_STABLE, "no revision is stable yet"
     judgement = observed.judgement
@@ -231,6 +249,8 @@ def _stable_healthy(state: RolloutState, observed: Observed, message: str) -> Co
 
 def _ready(state: RolloutState, observed: Observed, message: str) -> Condition:
     """Requests are answered, by whichever revision."""
+    if state.lost:
+        return "False", reasons.STABLE_LOST, lost_text(state, observed.target)
     if not state.stable:
         return "False", reasons.NO_STABLE, "no revision is stable yet"
     if not observed.routers_in_sync:
@@ -259,7 +279,7 @@ def _stalled(state: RolloutState, observed: Observed, message: str) -> Condition
     for problem in (_problem(k, state, observed) for k in ("Accepted", "ResolvedRefs")):
         if problem:
             return "True", problem[1], problem[2]
-    if state.phase == "Degraded" or state.inconclusive:
+    if state.phase == "Degraded" or state.inconclusive or state.lost:
         return "True", standstill(state), message
     return "False", reasons.NO_ALARM, "no person is needed"
 

@@ -9,9 +9,11 @@ from typing import Any, get_args
 
 import msgspec
 
+from weir_core.defaults import DEFAULTS
 from weir_core.expression import expression_trouble
 from weir_core.forms import FormError, as_basis_points, as_decimal, as_duration_ms, one_of
 from weir_core.snapshot import FULL_BP, CheckType, Event
+from weir_core.vllm_flags import OWNED_FLAGS, flag_of, owned_flag
 
 Raw = Mapping[str, Any]
 Named = list[tuple[str, Raw]]
@@ -26,25 +28,6 @@ class Trouble(msgspec.Struct, frozen=True):
     wanted: str
 
 
-OWNED_FLAGS: Mapping[str, str] = {
-    "--model": "spec.model.uri says it",
-    "--served-model-name": "spec.model.servedName says it",
-    "--revision": "spec.model.revision says it",
-    "--tensor-parallel-size": "spec.vllm.parallelism.tensor says it",
-    "-tp": "spec.vllm.parallelism.tensor says it",
-    "--pipeline-parallel-size": "spec.vllm.parallelism.pipeline says it",
-    "-pp": "spec.vllm.parallelism.pipeline says it",
-    "--shutdown-timeout": "spec.vllm.drain says it",
-    "--host": "Weir's Service and probes rely on it",
-    "--port": "Weir's Service and probes rely on it",
-    "--uds": "Weir's Service and probes rely on it",
-    "--root-path": "routers call the plain API paths",
-    "--ssl-keyfile": "routers and probes speak plain HTTP to it",
-    "--ssl-certfile": "routers and probes speak plain HTTP to it",
-    "--api-key": "the workload is closed to all but routers, and keys do not belong in specs",
-    "--config": "a file could set any of the flags that Weir owns",
-}
-
 _CHECK_FIELDS = {
     "Pattern": {"mustMatch", "mustNotMatch"},
     "Confidence": {"method", "minProbability", "calibrationRef"},
@@ -56,6 +39,8 @@ _EVENT_FIELDS = {
     "Violation": {"monitor"},
     "Feedback": {"within"},
 }
+ENDING_MS = 5_000
+"""Of the grace period: what is left for a server to end by itself."""
 LEAST_WITHIN_MS, MOST_WITHIN_MS = 60_000, 86_400_000
 """How long after its reply a request may be labelled."""
 
@@ -70,7 +55,7 @@ def backend_troubles(spec: object) -> Iterator[Trouble]:
     if "vllm" in sources:
         if _child(raw, "model").get("uri") is None:
             yield Trouble("spec.model.uri", "nothing", "the place of the weights, for vllm")
-        yield from _owned_flags(_child(raw, "vllm"))
+        yield from _vllm(_child(raw, "vllm"))
     elif raw.get("replicas") is not None:
         wanted = "no replicas: only a vllm backend is run by Weir"
         yield Trouble("spec.replicas", _said(raw["replicas"]), wanted)
@@ -90,20 +75,30 @@ def route_troubles(spec: object) -> Iterator[Trouble]:
         yield Trouble(field, _said(assignment["header"]), "no header with unit Request")
 
 
-def _owned_flags(vllm: Raw) -> Iterator[Trouble]:
-    for place, arg in enumerate(_items(vllm.get("args"))):
-        if not isinstance(arg, str) or not arg.startswith("-"):
-            continue
-        # vLLM reads underscores as dashes, and argparse takes a shortened flag for the whole.
-        flag = arg.partition("=")[0].replace("_", "-")
-        owned = [one for one in OWNED_FLAGS if one == flag or _shortens(flag, one)]
-        if owned:
-            wanted = f"no {owned[0]}: {OWNED_FLAGS[owned[0]]}"
+def _vllm(raw: Raw) -> Iterator[Trouble]:
+    """Find flags that Weir owns, and a drain that has no time."""
+    args = [arg if isinstance(arg, str) else "" for arg in _items(raw.get("args"))]
+    for place, flag in enumerate(map(flag_of, args)):
+        owned = owned_flag(flag)
+        if owned is not None:
+            wanted = f"no {owned}: {OWNED_FLAGS[owned]}"
             yield Trouble(f"spec.vllm.args[{place}]", f"'{flag}'", wanted)
+    yield from _drain(_child(raw, "drain"))
 
 
-def _shortens(flag: str, owned: str) -> bool:
-    return len(flag) > 3 and owned.startswith(flag)
+def _drain(raw: Raw) -> Iterator[Trouble]:
+    delay_ms = _told_ms(raw.get("preStopDelay"), DEFAULTS.pre_stop_delay_ms)
+    grace_ms = _told_ms(raw.get("gracePeriod"), DEFAULTS.grace_period_ms)
+    if delay_ms is None or grace_ms is None or grace_ms > delay_ms + ENDING_MS:
+        return
+    wanted = f"more than preStopDelay, {delay_ms / 1000:g}s, and {ENDING_MS // 1000}s to end in"
+    yield Trouble("spec.vllm.drain.gracePeriod", f"{grace_ms / 1000:g}s", wanted)
+
+
+def _told_ms(value: object, default_ms: int) -> int | None:
+    """Return a duration, the default where none is told, None where its form is wrong."""
+    read: int | None = default_ms if value is None else _read(as_duration_ms, value)
+    return read
 
 
 def _behaviour(raw: Raw) -> Iterator[Trouble]:

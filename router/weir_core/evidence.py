@@ -101,7 +101,8 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
 class Merged(msgspec.Struct, frozen=True, kw_only=True):
     """Tallies of distinct boots of one key, sorted, and the sum of boots that are gone.
 
-    A boot (router, boot) named in `retired_boots` is refused from then on.
+    A boot (router, boot) named in `retired_boots` is refused from then on, and where boots are
+    counted those before it.
     """
 
     tallies: tuple[Tally, ...] = ()

@@ -152,7 +152,7 @@ def merge(tallies: Iterable[Tally], into: Merged | None = None) -> Merged:
     boots are summed when judged. Order and repetition do not matter.
     """
     into = into or Merged()
-    gone = set(into.retired_boots)
+    gone = _Retired(into.retired_boots)
     latest: dict[tuple[str, str], Tally] = {}
     for tally in chain(into.tallies, tallies):
         boot = (tally.router, tally.boot)
@@ -187,18 +187,36 @@ def retire(merged: Merged, router: str, boot: str, *, horizon_s: int) -> Merged:
 
     What it had open within the horizon of its last report is lost, what was older has failed.
     Later tallies of it are refused. Best done no sooner than the horizon after that report.
+    Where boots are counted, the earlier ones of its router go with it and need no name.
     """
-    name = (router, boot)
-    if name in merged.retired_boots:
+    if (router, boot) in _Retired(merged.retired_boots):
         return merged
-    gone = [t for t in merged.tallies if (t.router, t.boot) == name]
-    kept = tuple(t for t in merged.tallies if (t.router, t.boot) != name)
+    over = _Retired([(router, boot)])
+    gone = [t for t in merged.tallies if (t.router, t.boot) in over]
+    kept = tuple(t for t in merged.tallies if (t.router, t.boot) not in over)
+    others = (name for name in merged.retired_boots if name not in over)
     parts = [*gone, *([merged.retired] if merged.retired else [])]
     return Merged(
         tallies=kept,
         retired=total(parts, horizon_s) if parts else None,
-        retired_boots=tuple(sorted((*merged.retired_boots, name))),
+        retired_boots=tuple(sorted((*others, (router, boot)))),
     )
+
+
+class _Retired:
+    """Boots that are over; where they are counted, those before them too."""
+
+    def __init__(self, names: Iterable[tuple[str, str]]) -> None:
+        self._names = set(names)
+        self._last: dict[str, int] = {}
+        for router, boot in self._names:
+            if boot.isdecimal():
+                self._last[router] = max(int(boot), self._last.get(router, -1))
+
+    def __contains__(self, name: tuple[str, str]) -> bool:
+        router, boot = name
+        counted = boot.isdecimal() and int(boot) <= self._last.get(router, -1)
+        return counted or name in self._names
 
 
 def total(tallies: Sequence[Tally], horizon_s: int) -> Tally:

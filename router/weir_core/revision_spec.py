@@ -27,6 +27,15 @@ MAX_CONTENT = 1_048_576
 FINGERPRINT_PATTERN = r"^sha256:[0-9a-f]{64}$"
 
 
+def too_large(content: str) -> tuple[str, str] | None:
+    """Return (seen, wanted) of a content that no object can hold as JSON text, None for others."""
+    size = len(msgspec.json.encode(content)) - 2
+    if size <= MAX_CONTENT:
+        return None
+    wanted = f"at most {MAX_CONTENT:,}: shorten prompts, patterns or calibrations"
+    return f"{size:,} bytes when it is compiled", wanted
+
+
 def fingerprint_of(content: str) -> str:
     """Return what tells a content from one that was cut or edited."""
     return f"sha256:{hashlib.sha256(content.encode(errors='surrogatepass')).hexdigest()}"

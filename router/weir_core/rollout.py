@@ -142,10 +142,17 @@ def rebuild(records: Records, state: RolloutState | None = None) -> RolloutState
 
     Without a state (lost, restored, another cluster) the last promoted revision is stable and
     the newest canary begins its steps again, with no traffic and in the same attempt. With one,
-    only bad news is taken from the records: that its canary was rolled back, or is gone.
+    only bad news is taken from the records: that its canary was rolled back, or is gone, or that
+    its stable revision is lost.
     """
+    if state is not None and find(records, state.lost) is not None:
+        state = replace(idle(state), stable=state.lost, lost="")
     if state is not None and find(records, state.stable) is not None:
         base = _corrected(records, state)
+    elif state is not None and (state.stable or state.lost):
+        lost = state.stable or state.lost
+        kept = state.stage == "Refused" and not state.stable
+        base = replace(state if kept else idle(state), stable="", lost=lost)
     else:
         base = _from_records(records, state or RolloutState())
     canary = base.canary if base.live else ""

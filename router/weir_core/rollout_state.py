@@ -44,7 +44,8 @@ class RolloutState(msgspec.Struct, frozen=True, kw_only=True):
     promoted in full: holds of evidence stop it no more, the brake does. `boots_before` is the
     count of unclean boots at the first traffic. `restarts` counts how often the attempt's
     evidence began afresh. `command_mark_s` is the time of the newest command weighed;
-    `retry_token` the last token seen, None while unknown. `latched` outlives the records.
+    `retry_token` the last token seen, None while unknown. `latched` outlives the records. `lost`
+    names a stable revision whose body is nowhere any more: nothing takes its place by itself.
     """
 
     stable: str = ""
@@ -76,6 +77,7 @@ class RolloutState(msgspec.Struct, frozen=True, kw_only=True):
     retry_token: str | None = None
     records: Records = ()
     latched: tuple[Latch, ...] = ()
+    lost: str = ""
 
     @property
     def live(self) -> bool:
@@ -150,6 +152,7 @@ def idle(state: RolloutState) -> RolloutState:
         retry_token=state.retry_token,
         records=state.records,
         latched=state.latched,
+        lost=state.lost,
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from weir_core import reasons
-from weir_core.attempts import rollback_text
+from weir_core.attempts import lost_text, rollback_text
 from weir_core.changes import listed
 from weir_core.commands import Acknowledgement, command_text
 from weir_core.conditions import (
@@ -139,6 +139,8 @@ def _rollout(state: RolloutState, observed: Observed) -> str:
 
 
 def _idle(state: RolloutState, observed: Observed) -> str:
+    if state.lost:
+        return lost_text(state, observed.target)
     if not state.stable:
         return "no revision yet: the spec has a problem, see condition Accepted"
     if not observed.routers_in_sync:

@@ -3,9 +3,9 @@
 import time
 from collections.abc import Callable
 
+from weir_core.steady import steady
+
 
 def steady_clock() -> Callable[[], float]:
-    """Return a clock that was set once by the wall and then runs by the monotonic clock."""
-    offset_s = time.time() - time.monotonic()
-    monotonic = time.monotonic
-    return lambda: monotonic() + offset_s
+    """Return this machine's clock."""
+    return steady(time.time, time.monotonic)

@@ -3,22 +3,14 @@
 import json
 import logging
 import sys
-from datetime import UTC, datetime
-from typing import Any, Literal
+from datetime import datetime
+from typing import Literal
+
+from weir_core.lines import given, json_line
 
 Format = Literal["text", "json"]
 FORMATS: tuple[Format, ...] = ("text", "json")
 LEVELS = ("debug", "info", "warning", "error")
-
-_BUILT_IN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-# uvicorn repeats its message in colours under this name.
-_UNWANTED = frozenset({"color_message"})
-
-
-def fields(record: logging.LogRecord) -> dict[str, Any]:
-    """Return what the caller gave as `extra`."""
-    known = _BUILT_IN | _UNWANTED
-    return {name: value for name, value in vars(record).items() if name not in known}
 
 
 class TextFormatter(logging.Formatter):
@@ -28,7 +20,7 @@ class TextFormatter(logging.Formatter):
         """Return one line, and the traceback if there is one."""
         at = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
         level = record.levelname.lower()
-        told = "".join(f" {name}={_shown(value)}" for name, value in fields(record).items())
+        told = "".join(f" {name}={_shown(value)}" for name, value in given(vars(record)).items())
         line = f"{at} {level:<8} {record.getMessage()}{told}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
@@ -38,16 +30,8 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return one line."""
-        told: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        told |= {name: value for name, value in fields(record).items() if name not in told}
-        if record.exc_info:
-            told["exception"] = self.formatException(record.exc_info)
-        return json.dumps(told, default=str, ensure_ascii=False)
+        exception = self.formatException(record.exc_info) if record.exc_info else ""
+        return json_line(vars(record), message=record.getMessage(), exception=exception)
 
 
 def _shown(value: object) -> str:

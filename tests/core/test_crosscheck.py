@@ -240,30 +240,21 @@ def test_backend_is_refused(base, path, value, wanted):
     assert wanted in " | ".join(one.wanted for one in told.values())
 
 
-@pytest.mark.parametrize(
-    "arg",
-    [
-        "--model=x",
-        "--served-model-name",
-        "--served_model_name=x",
-        "--port=1",
-        "--api-key=secret",
-        "--revision",
-        "-tp=2",
-        "--tensor-parallel",
-        "--shutdown-timeout=3",
-    ],
-)
-def test_flag_that_weir_owns_is_refused(arg):
-    told = problems_of(changed(VLLM, "spec.vllm.args", ["--max-model-len=9", arg]))
-    assert told["spec.vllm.args[1]"].wanted.startswith("no -")
-
-
 def test_refused_flag_does_not_show_its_value():
     told = problems_of(changed(VLLM, "spec.vllm.args", ["--api-key=hush"]))
     assert "hush" not in told["spec.vllm.args[0]"].sentence()
 
 
-@pytest.mark.parametrize("arg", ["--max-model-len=9", "--model-impl=auto", "--enable-lora", "7"])
-def test_other_flag_is_read(arg):
-    assert not problems_of(changed(VLLM, "spec.vllm.args", [arg]))
+@pytest.mark.parametrize(
+    ("drain", "told"),
+    [
+        ({"preStopDelay": "15s", "gracePeriod": "20s"}, True),
+        ({"preStopDelay": "15s", "gracePeriod": "20001ms"}, False),
+        ({"gracePeriod": "20s"}, True),
+        ({"preStopDelay": "115s"}, True),
+        ({"preStopDelay": "soon", "gracePeriod": "1s"}, False),
+    ],
+)
+def test_grace_that_the_delay_eats_up_is_told(drain, told):
+    found = problems_of(changed(VLLM, "spec.vllm.drain", drain))
+    assert ("spec.vllm.drain.gracePeriod" in found) == told

@@ -149,6 +149,18 @@ def test_retired_boots_are_summed():
     assert gone.retired.epochs[0].counts[ASSIGNED : ASSIGNED + 2] == (8, 3)
 
 
+def test_a_counted_boot_is_retired_with_those_before_it():
+    starts = [tally("a", str(n), epochs=(epoch(row((1, 0))),)) for n in (9, 10, 11)]
+    merged = merge([*starts, tally("b", "3")])
+    gone = retire(merged, "a", "10", horizon_s=HORIZON_S)
+    assert [(t.router, t.boot) for t in gone.tallies] == [("a", "11"), ("b", "3")]
+    assert gone.retired_boots == (("a", "10"),)
+    assert gone.retired is not None
+    assert gone.retired.epochs[0].counts[ASSIGNED] == 2
+    assert merge(starts, into=gone).tallies == gone.tallies
+    assert retire(gone, "a", "11", horizon_s=HORIZON_S).retired_boots == (("a", "11"),)
+
+
 def test_sum_folds_cells_into_their_epochs():
     one = tally(epochs=(epoch(row((1, 0))),), cells=(Cell(NOW, 0, row((2, 3))),))
     assert total([one], HORIZON_S).epochs[0].counts[ASSIGNED : ASSIGNED + 2] == (3, 3)

@@ -22,7 +22,7 @@ def box(**fields):
     [
         pytest.param(vllm(), vllm(accelerator={"resourceName": "g", "count": 1}), id="devices"),
         pytest.param(vllm(), vllm(parallelism={"tensor": 1}), id="parallelism of one"),
-        pytest.param(vllm(), vllm(drain={"gracePeriod": "9s"}), id="drain"),
+        pytest.param(vllm(), vllm(drain={"gracePeriod": "90s"}), id="drain"),
         pytest.param(vllm(), vllm(startup={"budget": "9s"}), id="startup"),
         pytest.param(vllm(), vllm(args=[]), id="no flags"),
         pytest.param(vllm(), vllm(podTemplate={}), id="an empty template"),

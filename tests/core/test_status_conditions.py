@@ -216,3 +216,21 @@ def test_a_condition_keeps_its_time_while_its_status_stays():
     shown = conditions(course, old=old)
     assert shown["Accepted"]["lastTransitionTime"] == "1970-01-01T01:23:20Z"
     assert shown["Progressing"]["lastTransitionTime"] == "1970-01-01T00:16:43Z"
+
+
+def test_router_that_cannot_be_made_is_an_event_and_so_is_its_end_but_no_lag():
+    foreign = Problem(
+        object="ModelRoute llm/assistant",
+        field="",
+        seen="Service llm/weir-router: one without the label",
+        wanted="that name",
+        reason="ForeignObject",
+        condition="Programmed",
+    )
+    well, lagging = _all(_answered()), _all(_answered(), routers_in_sync=5)
+    out = _all(_answered(), problems=(foreign,))
+    (programmed,) = (one for one in out if one["type"] == "Programmed")
+    assert programmed["status"] == "False"
+    assert [(one.reason, one.warning) for one in turned(well, out)] == [("ForeignObject", True)]
+    assert [(one.reason, one.warning) for one in turned(out, well)] == [("Programmed", False)]
+    assert turned(well, lagging) == turned(lagging, well) == ()

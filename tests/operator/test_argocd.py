@@ -1,4 +1,4 @@
-"""What Argo CD shows of real statuses, by the script of hack/argocd, where a Lua is at hand."""
+"""What Argo CD, by the script of hack/argocd and a Lua if there is one, and kstatus make of it."""
 
 import shutil
 import subprocess
@@ -9,11 +9,12 @@ import pytest
 from support.rollouts import Course, baking, rolled_back, started
 from weir_core.backend_status import BackendSeen, IdentitySeen, backend_status
 from weir_core.errors import Problem
+from weir_core.revision_spec import record_status
 from weir_core.status import Observed, route_status
 
 SCRIPT = Path(__file__).parents[2] / "hack" / "argocd" / "health.lua"
 LUA = shutil.which("lua5.1") or shutil.which("lua") or ""
-pytestmark = pytest.mark.skipif(not LUA, reason="no lua on this machine")
+needs_lua = pytest.mark.skipif(not LUA, reason="no lua on this machine")
 
 
 def lua(value):
@@ -29,9 +30,9 @@ def lua(value):
     return repr(value)
 
 
-def health(status, *, generation=1):
+def health(status, *, generation=1, **more):
     """Return what the script says of an object with this status."""
-    obj = {"metadata": {"generation": generation}, "status": status}
+    obj = {"metadata": {"generation": generation}, "status": status, **more}
     text = f"obj = {lua(obj)}\nlocal hs = dofile({lua(str(SCRIPT))})\nprint(hs.status)"
     done = subprocess.run([LUA, "-"], input=text, capture_output=True, text=True, check=True)
     return done.stdout.strip()
@@ -74,6 +75,7 @@ ROUTES = {
 }
 
 
+@needs_lua
 @pytest.mark.parametrize("case", ROUTES)
 def test_route(case):
     status, wanted = ROUTES[case]
@@ -100,11 +102,76 @@ BACKENDS = {
         backend(identities=(identity(wanted=1, ready=1),), rolled_back=("a",)),
         "Degraded",
     ),
+    "it found no room": (
+        backend(identities=(identity(wanted=1, reason="NoCapacity", message="no room"),)),
+        "Degraded",
+    ),
     "the spec is wrong": (backend(problems=(problem("Accepted"),)), "Degraded"),
 }
 
 
+@needs_lua
 @pytest.mark.parametrize("case", BACKENDS)
 def test_backend(case):
     status, wanted = BACKENDS[case]
     assert health(status) == wanted
+
+
+def revision(outcome):
+    course = rolled_back() if outcome == "RolledBack" else started()
+    found = (record for record in course.state.records if record.outcome == outcome)
+    return record_status(next(found))
+
+
+REVISIONS = {
+    "its canary is under way": ("Route", revision("Canary"), "Progressing"),
+    "it serves": ("Route", revision("Stable"), "Healthy"),
+    "it was rolled back": ("Route", revision("RolledBack"), "Degraded"),
+    "nothing became of it yet": ("Route", {}, "Progressing"),
+    "it is of a backend": ("Backend", {}, "Healthy"),
+}
+
+
+@needs_lua
+@pytest.mark.parametrize("case", REVISIONS)
+def test_revision(case):
+    kind, status, wanted = REVISIONS[case]
+    assert health(status, kind="ModelRevision", spec={"kind": kind}) == wanted
+
+
+# kstatus, which Flux and others go by.
+
+
+def kstatus(status, *, generation=1):
+    """Return what kstatus makes of an object that it knows nothing of (its GetStandardConditions).
+
+    Its rules for kinds of others: generation first, then Stalled, Reconciling, Ready.
+    """
+    if status.get("observedGeneration", 0) != generation:
+        return "InProgress"
+    truths = {one["type"]: one["status"] for one in status["conditions"]}
+    if truths.get("Stalled") == "True":
+        return "Failed"
+    if truths.get("Reconciling") == "True" or truths.get("Ready") != "True":
+        return "InProgress"
+    return "Current"
+
+
+SAME = {
+    "Healthy": "Current",
+    "Degraded": "Failed",
+    "Progressing": "InProgress",
+    "Suspended": "InProgress",
+}
+
+
+@pytest.mark.parametrize("case", [case for case in ROUTES if ROUTES[case][0]])
+def test_kstatus_of_a_route_says_the_same(case):
+    status, wanted = ROUTES[case]
+    assert kstatus(status) == SAME[wanted]
+
+
+@pytest.mark.parametrize("case", BACKENDS)
+def test_kstatus_of_a_backend_says_the_same(case):
+    status, wanted = BACKENDS[case]
+    assert kstatus(status) == SAME[wanted]

@@ -7,7 +7,7 @@ from support.objects import route, vllm
 from support.thinking import NOW, SPACE, Space, deployment, edited, live, serving, trip
 from weir_core.resources import from_object
 from weir_operator.admission import admitted
-from weir_operator.backends import capacity_of, identities, seen_of
+from weir_operator.backends import capacity_of, identities, seen_of, versions
 from weir_operator.revisions import backend_revision
 from weir_operator.standing import ROLLED_BACK_GRACE_S, Mark, decided, parked
 
@@ -338,3 +338,31 @@ def test_the_edit_begins_when_the_one_before_is_decided():
     assert world.waits == {}
     obj = vllm(image="vllm:4")
     assert world.backend("small").spec == from_object(live(obj)).spec
+
+
+def behind(**rolling):
+    """Return what the status is told of an identity whose Deployment is rolling so."""
+    space = serving()
+    compiled = space.thinker.compiled(space.world())
+    name = compiled.identities[f"{SPACE}/small"]
+    rolled = deployment(name)
+    rolled["metadata"]["generation"] = 2
+    rolled["status"] |= rolling
+    space.put(rolled)
+    world = space.world()
+    own = versions(identities(world, compiled, space.thinker.memories))["small"]
+    (seen,) = seen_of(world, compiled, "small", own, {}).identities
+    return seen.behind
+
+
+@pytest.mark.parametrize(
+    ("rolling", "wanted"),
+    [
+        ({"observedGeneration": 2, "replicas": 2, "updatedReplicas": 1}, 1),
+        ({"observedGeneration": 2, "replicas": 1, "updatedReplicas": 1}, 0),
+        ({"observedGeneration": 1, "replicas": 2, "updatedReplicas": 1}, 0),
+    ],
+    ids=["stuck", "done", "not begun"],
+)
+def test_replicas_from_before_an_edit_in_place_are_counted(rolling, wanted):
+    assert behind(**rolling) == wanted

@@ -47,6 +47,17 @@ def test_no_room_with_no_replicas_is_not_ready():
     assert told["Ready"]["status"] == "False"
 
 
+def test_an_edit_in_place_that_does_not_get_there_is_a_warning_though_the_pods_before_answer():
+    reason, message = "CreateContainerConfigError", 'secret "absent" not found'
+    stuck = status(replace(READY, behind=1, reason=reason, message=message))
+    assert news(status(READY), stuck) == [("ReplicasReady", False), (reason, True)]
+    told = {c["type"]: c for c in stuck["conditions"]}
+    assert told["WorkloadReady"]["message"] == (
+        f"1 of 1 replicas of small-1 are ready, 1 still as before the edit: {message}"
+    )
+    assert (told["Ready"]["status"], told["Reconciling"]["status"]) == ("True", "True")
+
+
 def test_a_waiting_edit_is_a_warning_though_the_one_before_answers():
     waits = status(READY, waits=("PreviousEditInFlight", "small-0 is still being tried"))
     assert news(status(READY), waits) == [
@@ -127,13 +138,15 @@ class Walks:
 
     def walk(self, now_s=NOW):
         world = self.space.world()
+        self.space.thinker.remember(world)
         compiled = self.space.thinker.compiled(world)
         memories = self.space.thinker.memories
         found = self.attention.of(world, compiled, memories, now_s=now_s)
         for name in found:
             thought, _ = self.space.walk(name, now_s) if self.fresh(name) else (None, None)
             thought = thought or self.space.think(name, now_s)
-            self.attention.done([thought], ())
+            memory = memories[name]
+            self.attention.note(self.space.world(), compiled, memory, thought, now_s)
         return found
 
     def fresh(self, name):

@@ -62,3 +62,12 @@ def test_versions_are_numbers_and_not_text(cache):
     cache.put(obj(99))
     cache.put(obj(100))
     assert version(cache) == "100"
+
+
+def test_what_a_list_took_away_does_not_come_back_by_an_old_event(cache):
+    cache.put(obj(5))
+    cache.replace("Pod", [], "7", "n")
+    cache.put(obj(6))
+    assert version(cache) is None
+    cache.put(obj(8))
+    assert version(cache) == "8"

@@ -94,3 +94,11 @@ def test_a_key_of_another_authority_does_not_sign() -> None:
 
     assert is_trusted(after["tls.crt"], bundle, NOW_S)
     assert after["ca.crt"] != data["ca.crt"]
+
+
+@pytest.mark.parametrize("off_s", [-3_600.0, 3_600.0], ids=["behind", "ahead"])
+def test_certificates_of_a_clock_an_hour_off_are_good_now(off_s: float) -> None:
+    made, bundle = rotate({}, names=NAMES, now_s=NOW_S + off_s)
+
+    assert is_trusted(made["tls.crt"], bundle, NOW_S)
+    assert rotate(made, names=NAMES, now_s=NOW_S) == (made, bundle)

@@ -5,7 +5,7 @@ import copy
 import pytest
 
 from support.rendering import REVISION, backend
-from weir_operator.drift import drifted
+from weir_operator.drift import drifted, hand_edit
 from weir_operator.objects import stamped
 from weir_operator.workloads import identity_objects
 
@@ -128,3 +128,46 @@ def test_field_that_is_wanted_no_more_is_drift():
     after = stamped({"metadata": {"name": "a"}, "spec": {}})
     assert drifted(before, after)
     assert not drifted(before, before)
+
+
+# What is told of a hand-edit.
+
+
+def edited(path, value, *, writer="kubectl-edit"):
+    obj = changed(path, value)
+    ours = {"manager": "weir-operator", "operation": "Apply", "time": "2026-01-01T00:00:09Z"}
+    status = {"manager": "controllers", "subresource": "status", "time": "2026-01-01T00:00:08Z"}
+    theirs = {"manager": writer, "operation": "Update", "time": "2026-01-01T00:00:05Z"}
+    obj["metadata"]["managedFields"] = [ours, theirs, status]
+    return obj
+
+
+def test_hand_edit_is_told_with_its_fields_and_its_author():
+    told = hand_edit(edited(("spec", "replicas"), 7), DEPLOYMENT, manager="weir-operator")
+    assert (told.reason, told.warning) == ("PutBack", True)
+    name = DEPLOYMENT["metadata"]["name"]
+    assert f"{name}: spec.replicas changed by kubectl-edit, put back; edit the" in told.message
+
+
+def test_field_of_a_listed_item_is_told_by_the_items_name():
+    told = hand_edit(edited((*VLLM, "image"), "evil"), DEPLOYMENT, manager="weir-operator")
+    assert "spec.template.spec.containers[vllm].image changed" in told.message
+
+
+def test_many_fields_are_counted():
+    obj = edited((*VLLM, "image"), "evil")
+    obj["spec"] |= {"replicas": 7, "progressDeadlineSeconds": 1, "revisionHistoryLimit": 9}
+    told = hand_edit(obj, DEPLOYMENT, manager="weir-operator")
+    assert " and 1 more changed" in told.message
+
+
+def test_what_weir_itself_wants_anew_is_no_hand_edit():
+    before = changed(("spec", "replicas"), 7)
+    del before["metadata"]["annotations"]
+    wanted = stamped(copy.deepcopy(DEPLOYMENT))
+    assert drifted(stamped(before), wanted)
+    assert hand_edit(stamped(before), wanted, manager="weir-operator") is None
+
+
+def test_untouched_object_is_no_hand_edit():
+    assert hand_edit(copy.deepcopy(DEPLOYMENT), DEPLOYMENT, manager="weir-operator") is None

@@ -255,3 +255,33 @@ def test_a_stream_that_ends_and_comes_back_loses_nothing() -> None:
                 assert [t.cells for t in after] == [t.cells for t in before]
 
     run(scene())
+
+
+# Namespaces that come and go.
+
+
+def test_a_namespace_is_forgotten_when_it_has_neither_routes_nor_routers() -> None:
+    async def scene() -> None:
+        async with operating() as operator:
+            operator.publish(ONE)
+            operator.feed.forget("llm")
+            async with line(operator, operator.api.router()) as router:
+                assert (await router.push()).routes  # It has a route.
+                await router.tell()
+                await until(lambda: operator.feed.connected("llm"))
+                operator.feed.publish("llm", {}, {})
+                operator.feed.forget("llm")
+                assert operator.feed.connected("llm")  # It has a router.
+            await until(lambda: not operator.seen().alive)
+            operator.feed.forget("llm")
+            assert operator.feed.connected("llm") == ()
+
+    run(scene())
+
+
+def test_a_router_of_a_namespace_that_nobody_published_wakes_its_walk() -> None:
+    async def scene() -> None:
+        async with operating() as operator, line(operator, operator.api.router()):
+            await until(lambda: operator.woken == ["llm"])
+
+    run(scene())

@@ -19,7 +19,6 @@ ONE = policy()
 KEYLESS: list[Any] = [
     pytest.param(lambda api: None, "UNAUTHENTICATED", id="no token"),
     pytest.param(lambda api: "nonsense", "UNAUTHENTICATED", id="an unknown token"),
-    pytest.param(lambda api: api.router(expires_s=-5), "UNAUTHENTICATED", id="expired"),
     pytest.param(lambda api: api.router(label="none"), "PERMISSION_DENIED", id="any other pod"),
 ]
 
@@ -162,5 +161,21 @@ def test_a_newer_router_is_understood_and_an_older_one_too() -> None:
                 assert operator.feed.connected("llm")[0].report.start == 5
                 await router.call.write(b'{"start":6,"as_of_s":1.0}')
                 await until(lambda: operator.feed.connected("llm")[0].report.start == 6)
+
+    run(scene())
+
+
+def test_refused_reports_are_counted_by_reason() -> None:
+    async def scene() -> None:
+        async with operating() as operator:
+            operator.publish(ONE)
+            async with line(operator, operator.api.router()) as router:
+                await router.call.write(b"nonsense")
+                await router.tell(tallies=(tally_of(rolling(uid="other/x")),))
+                await router.tell(start=2)
+                await router.tell(start=1)
+                await until(lambda: len(operator.feed.refused) == 3)
+
+                assert operator.feed.refused == {"unreadable": 1, "evidence": 1, "start": 1}
 
     run(scene())

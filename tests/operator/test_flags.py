@@ -6,18 +6,11 @@ The spellings here were each given to the parser of vLLM 0.32.
 import pytest
 
 from support.rendering import backend
-from weir_operator.flags import arguments, flag_of, flag_problems, weights_of
+from weir_operator.flags import arguments, device_problems, weights_of
 
 
 def said(**changes):
     return arguments(backend(**changes), shutdown_s=9)
-
-
-def refused(*args):
-    one = backend()
-    vllm = one.spec.vllm.model_copy(update={"args": args})
-    spec = one.spec.model_copy(update={"vllm": vllm})
-    return flag_problems(one.model_copy(update={"spec": spec}))
 
 
 def test_model_comes_first_and_peoples_flags_last():
@@ -73,92 +66,13 @@ def test_own_choice_of_quiet_paths_is_left_alone(flag):
     assert sum("access" in one for one in args) == 1
 
 
-@pytest.mark.parametrize(
-    ("arg", "flag"),
-    [
-        ("--api_key=x", "--api-key"),
-        ("--served-model-name.x=y", "--served-model-name"),
-        ("-tp", "-tp"),
-        ("value", ""),
-        ("--a_b.c_d+=1", "--a-b"),
-    ],
-)
-def test_flag_is_read_as_vllm_reads_it(arg, flag):
-    assert flag_of(arg) == flag
-
-
-@pytest.mark.parametrize(
-    "arg",
-    [
-        "--port=9",
-        "--port",
-        "--model=other",
-        "--served_model_name=x",
-        "--served-model-name.x=y",
-        "--api-key.a=b",
-        "--api-k=b",
-        "--root-p=/x",
-        "--tensor_parallel_size=3",
-        "--rev=x",
-        "--ssl-keyfile=/x",
-        "--ssl-ca-certs=/x",
-        "--ssl-ci=x",
-        "--enable-ssl-refresh",
-        "-tp=4",
-        "-t",
-        "-pp",
-        "-n",
-        "-n2",
-        "-r1",
-        "-dpe",
-        "--nnode=2",
-        "--data-parallel-ext",
-        "--headl",
-        "--grpc",
-        "--hf-token=secret",
-        "--config=/x.yaml",
-        "--uds=/x",
-    ],
-)
-def test_flag_of_weirs_own_is_refused_with_a_reason(arg):
-    (problem,) = refused("--max-model-len=9", arg)
-    assert problem.field == "spec.vllm.args[1]"
-    assert problem.object == "ModelBackend llm/qwen3-8b"
-    assert problem.wanted.startswith("no -")
-    assert ": " in problem.wanted
-
-
-def test_refusal_shows_no_value():
-    assert "secret" not in refused("--hf-token=secret")[0].sentence()
-
-
-@pytest.mark.parametrize(
-    "args",
-    [
-        ("--max-model-len=9",),
-        ("--model-impl=auto",),
-        ("--tokenizer-revision=x",),
-        ("--data-parallel-backend=mp",),
-        ("-q=awq",),
-        ("-O3",),
-        ("--allowed-media-domains", "a", "b"),
-        ("--compilation-config.mode=3",),
-        ("--grpc-port=9",),
-    ],
-    ids=" ".join,
-)
-def test_other_flags_are_peoples_own(args):
-    assert refused(*args) == ()
-
-
 def devices(count, tensor, pipeline, *args, resource="nvidia.com/gpu"):
-    return flag_problems(
-        backend(
-            vllm__accelerator={"resourceName": resource, "count": count},
-            vllm__parallelism={"tensor": tensor, "pipeline": pipeline},
-            vllm__args=list(args),
-        )
+    one = backend(
+        vllm__accelerator={"resourceName": resource, "count": count},
+        vllm__parallelism={"tensor": tensor, "pipeline": pipeline},
+        vllm__args=list(args),
     )
+    return device_problems(one, one.spec.vllm)
 
 
 @pytest.mark.parametrize(
@@ -189,8 +103,3 @@ def test_count_that_vllm_would_not_take_is_told(count, tensor, wanted):
 
 def test_device_of_many_cores_may_have_more_ranks():
     assert devices(1, 8, 1, resource="aws.amazon.com/neuron") == ()
-
-
-def test_backend_elsewhere_has_no_flags():
-    one = backend(vllm=None, replicas=None, external={"url": "http://x:1"}, model__uri=None)
-    assert flag_problems(one) == ()

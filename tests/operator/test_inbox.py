@@ -103,27 +103,29 @@ def _of_a_cell(**changes: Any) -> Tally:
 ELSEWHERE = rolling(uid="other/assistant", namespace="other")
 STRICTER = rolling(monitoring=msgspec.structs.replace(ROUTE.monitoring, objectives=()))
 REFUSED: list[Any] = [
-    pytest.param(a_tally(ELSEWHERE), id="of another namespace's route"),
-    pytest.param(a_tally(STRICTER), id="of other objectives"),
-    pytest.param(_of_a_cell(counts=(1, 2)), id="of a row too short"),
-    pytest.param(_of_a_cell(counts=(-1,) * 13), id="of counts below nought"),
-    pytest.param(_of_a_cell(counts=(10**30,) * 13), id="of counts beyond reason"),
-    pytest.param(_of_a_cell(epoch=5), id="of an epoch that is not there"),
-    pytest.param(_of_an_epoch(weight_bp=20_000), id="of a weight over all"),
-    pytest.param(_of_an_epoch(first_s=-5), id="of before there was time"),
-    pytest.param(_of_an_epoch(first_s=int(NOW) + 9_999), id="of the future"),
-    pytest.param(_of_an_epoch(lost=(1, 0)), id="of losses that only the operator knows of"),
-    pytest.param(change(a_tally(), as_of_s=NOW + 9_999), id="as of the future"),
-    pytest.param(change(a_tally(), level=40), id="of a sampling that is none"),
+    pytest.param(a_tally(ELSEWHERE), "evidence", id="of another namespace's route"),
+    pytest.param(a_tally(STRICTER), "evidence", id="of other objectives"),
+    pytest.param(_of_a_cell(counts=(1, 2)), "evidence", id="of a row too short"),
+    pytest.param(_of_a_cell(counts=(-1,) * 13), "evidence", id="of counts below nought"),
+    pytest.param(_of_a_cell(counts=(10**30,) * 13), "evidence", id="of counts beyond reason"),
+    pytest.param(_of_a_cell(epoch=5), "evidence", id="of an epoch that is not there"),
+    pytest.param(_of_an_epoch(weight_bp=20_000), "evidence", id="of a weight over all"),
+    pytest.param(_of_an_epoch(first_s=-5), "evidence", id="of before there was time"),
+    pytest.param(_of_an_epoch(first_s=int(NOW) + 9_999), "clock", id="of the future"),
+    pytest.param(
+        _of_an_epoch(lost=(1, 0)), "evidence", id="of losses that only the operator knows of"
+    ),
+    pytest.param(change(a_tally(), as_of_s=NOW + 9_999), "clock", id="as of the future"),
+    pytest.param(change(a_tally(), level=40), "evidence", id="of a sampling that is none"),
 ]
 
 
-@pytest.mark.parametrize("tally", REFUSED)
-def test_refused_evidence(tally: Tally) -> None:
+@pytest.mark.parametrize(("tally", "why"), REFUSED)
+def test_refused_evidence(tally: Tally, why: str) -> None:
     inbox = Inbox(CALLER)
     _, refused = inbox.take(report(tallies=(tally,)), OURS, NOW)
 
-    assert refused == 1
+    assert refused == {why: 1}
     assert shown(inbox).tallies == ()
 
 
@@ -189,9 +191,9 @@ def test_the_same_report_again_is_no_news() -> None:
     inbox = Inbox(CALLER)
     told = report(tallies=(a_tally(),), acks={"llm/assistant": (1, 1)})
 
-    assert inbox.take(told, OURS, NOW) == (True, 0)
-    assert inbox.take(told, OURS, NOW) == (False, 0)
-    assert inbox.take(report(start=1, acks={}), OURS, NOW) == (True, 0)
+    assert inbox.take(told, OURS, NOW) == (True, {})
+    assert inbox.take(told, OURS, NOW) == (False, {})
+    assert inbox.take(report(start=1, acks={}), OURS, NOW) == (True, {})
 
 
 def test_the_last_word_of_an_earlier_start_is_kept_for_a_minute() -> None:
@@ -202,10 +204,46 @@ def test_the_last_word_of_an_earlier_start_is_kept_for_a_minute() -> None:
 
 
 def test_an_earlier_start_that_speaks_again_is_not_heard() -> None:
-    inbox = taken(report(start=2, tallies=(a_tally(),)))
+    inbox = taken(report(start=1), report(start=2, tallies=(a_tally(),)))
+    again = report(start=1, tallies=(a_tally(served=9),))
 
-    assert inbox.take(report(start=1, tallies=(a_tally(served=9),)), OURS, NOW) == (False, 1)
+    assert inbox.take(again, OURS, NOW) == (False, {"start": 1})
     assert {t.boot for t in shown(inbox).tallies} == {"2"}
+
+
+def test_a_start_of_a_lower_count_is_heard_after_one_that_took_its_count_from_the_time() -> None:
+    """Its file could not be written once, so the count of before stands there."""
+    by_time = report(start=1_700_000_000, tallies=(a_tally(),))
+    inbox = taken(report(start=6), by_time, report(start=7, tallies=(a_tally(served=1),)))
+
+    assert shown(inbox).start == 7
+    assert {t.boot for t in shown(inbox).tallies} == {"1700000000", "7"}
+    assert inbox.take(by_time, OURS, NOW) == (False, {"start": 1})
+
+
+@pytest.mark.parametrize("off_s", [-3_600.0, 3_600.0], ids=["behind", "ahead"])
+def test_a_clock_an_hour_off_keeps_no_trip_and_no_ack_from_being_heard(off_s: float) -> None:
+    told = report(
+        as_of_s=NOW + off_s,
+        acks={"llm/assistant": (1, 1)},
+        trips=(trip(at_s=NOW + off_s),),
+        tallies=(a_tally(now_s=NOW + off_s),),
+    )
+    kept = shown(taken(told))
+
+    assert len(kept.trips) == 1
+    assert kept.acks == {"llm/assistant": (1, 1)}
+
+
+def test_a_clock_that_is_ahead_is_told_once_with_both_times(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ahead = report(as_of_s=NOW + 3_600, tallies=(a_tally(now_s=NOW + 3_600),))
+    taken(ahead, ahead)
+    (record,) = caplog.records
+
+    assert vars(record)["router_s"] - vars(record)["operator_s"] == 3_600
+    assert vars(record)["pod"] == "r-1"
 
 
 def test_only_the_latest_bodies_of_evidence_of_a_route_are_kept() -> None:

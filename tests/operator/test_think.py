@@ -102,6 +102,47 @@ def test_merged_evidence_of_three_routers_rolls_back():
     assert thought.state.last_rollback.requests > 2_500
 
 
+def boot(policy, start, now_s):
+    """Return what a router saw in its so-manieth start: one answer of the canary."""
+    ledger = Ledger(router="uid-Pod-r1", boot=str(start))
+    ledger.settle(ledger.assign(policy, 1, "", now_s), 0, now_s)
+    return ledger.tallies(now_s)
+
+
+def test_starts_of_a_router_that_are_over_are_summed_while_its_pod_lives():
+    space, policy = in_canary()
+    now_s = NOW
+    for start in range(1, 13):
+        space.report(start=start, tallies=boot(policy, start, now_s), as_of_s=now_s)
+        space.walk(now_s=now_s)
+        now_s += 40
+    merged = space.thinker.memories["assistant"].merged
+    assert len(merged.tallies) <= 3
+    assert len(merged.retired_boots) == 1
+    thought, _ = space.walk(now_s=now_s)
+    assert thought.observed.judgement.assigned[1] == 12
+
+
+def test_the_last_start_of_a_living_router_is_not_summed():
+    space, policy = in_canary()
+    space.report(start=2, tallies=boot(policy, 2, NOW))
+    space.walk()
+    space.walk(now_s=NOW + 5_000)
+    assert space.thinker.memories["assistant"].merged.retired is None
+
+
+def test_a_rollback_whose_verdict_was_lost_says_so():
+    space, policy = in_canary()
+    space.report(trips=(trip(policy),))
+    space.walk()
+    space.keep(status=False)
+    space.restart()
+    space.reports.clear()
+    thought = space.think()
+    (refused,) = [t for t in thought.transitions if t.reason == "AttemptRefused"]
+    assert "rolled back in attempt 1 (its verdict was lost with the status)" in refused.message
+
+
 def test_tallies_of_another_attempt_are_no_evidence():
     space, policy = in_canary()
     ledger = Ledger(router="r0", boot="1")
@@ -215,8 +256,7 @@ def test_lost_body_of_stable_is_taken_from_what_routers_obey():
     lost = space.cache.get("ModelRevision", SPACE, policy.stable.name)
     space.cache.drop({**lost, "metadata": {**lost["metadata"], "resourceVersion": "9999"}})
     space.restart()
-    world = space.world()
-    space.thinker.compiled(world)
+    space.thinker.remember(space.world())
     memory = space.thinker.memories["assistant"]
     assert memory.state.stable != policy.stable.name
     memory.mend(policy)

@@ -122,13 +122,6 @@ def test_no_delay_is_no_hook():
     assert "lifecycle" not in container(one)
 
 
-@pytest.mark.parametrize(("grace", "told"), [("20s", True), ("15s", True), ("21s", False)], ids=str)
-def test_grace_that_the_delay_eats_up_is_told(grace, told):
-    one = backend(vllm__drain={"preStopDelay": "15s", "gracePeriod": grace})
-    fields = [problem.field for problem in workload_problems(one)]
-    assert fields == (["spec.vllm.drain.gracePeriod"] if told else [])
-
-
 def test_devices_are_never_surged():
     rolling = parts(backend())["Deployment"]["spec"]["strategy"]["rollingUpdate"]
     assert rolling == {"maxSurge": 0, "maxUnavailable": 1}

@@ -15,7 +15,7 @@ from support.refused_values import (
     check,
     route,
 )
-from weir_core.crosscheck import OWNED_FLAGS
+from weir_core.vllm_flags import OWNED_FLAGS
 
 MONITORS = [{"name": "whole", "type": "Finish"}]
 
@@ -68,7 +68,22 @@ TOGETHER = (
             ("--api-key=hush", "--api-key"),
             ("--shut", "--shutdown-timeout"),
             ("-_port=1", "--port"),
+            ("--served-model-name.x=y", "--served-model-name"),
+            ("-t", "-tp"),
+            ("-t 4", "-tp"),
+            ("-n2", "-n"),
+            ("-n 2", "-n"),
+            ("-r=1", "-r"),
+            ("--ssl_ci=x", "--ssl-ciphers"),
         )
+    ),
+    backend(
+        "a drain without time",
+        "spec.vllm.drain",
+        {"gracePeriod": "19s"},
+        "wanted more than preStopDelay and 5s to end in",
+        base=VLLM,
+        field="spec.vllm.drain.gracePeriod",
     ),
     route(
         "a timeout above the deadline",

@@ -5,7 +5,6 @@ import copy
 from support.objects import route, vllm
 from weir_core.evidence import Trip
 from weir_core.revision_spec import record_status
-from weir_core.rollout import weight_order
 from weir_core.wire import Report
 from weir_operator.cache import Cache
 from weir_operator.gather import gather
@@ -91,6 +90,7 @@ class Space:
 
     def think(self, name="assistant", now_s=NOW):
         world = self.world()
+        self.thinker.remember(world)
         compiled = self.thinker.compiled(world)
         return self.thinker.think(world, compiled, name, now_s=now_s)
 
@@ -98,12 +98,13 @@ class Space:
         """Think, and take it as published and obeyed by the one router."""
         thought = self.think(name, now_s)
         memory = self.thinker.memories[name]
-        order = weight_order(memory.state, thought.state)
         memory.state = thought.state
+        memory.resuming = False
         self.term += 1
-        memory.published, memory.version = thought.policy, (1, self.term)
+        if thought.policy is not None:
+            memory.told(thought.policy, (1, self.term))
         self.report(acks={f"{SPACE}/{name}": memory.version})
-        return thought, order
+        return thought, thought.order
 
     def report(self, uid="uid-Pod-r1", **fields):
         known = self.reports.get(uid)
