@@ -114,6 +114,16 @@ def route(
     }
 
 
+def external(name: str) -> Thing:
+    """Return a backend elsewhere, at an address where nobody answers."""
+    return {
+        "apiVersion": API,
+        "kind": "ModelBackend",
+        "metadata": {"name": name},
+        "spec": {"model": {"servedName": "m"}, "external": {"url": "http://127.0.0.1:9"}},
+    }
+
+
 def stands(cluster: Cluster, namespace: str, *things: Thing) -> None:
     """Apply backends and routes and wait until all their replicas are ready."""
     cluster.apply(*things, namespace=namespace)
