@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Serves the demo's large model by a real vLLM on the CPU and runs the router's upstream contract
-# against it. The environment (5 GB) is made once, in the user's cache.
-# Usage: hack/vllm/run.sh [pytest arguments]. Exit 3: vLLM itself did not start.
+# Serves the demo's large model by a real vLLM on the CPU, started as the operator renders it, and
+# runs the router's upstream contract and the tests of that pod. The environment (5 GB) is made
+# once, in the user's cache.
+# Usage: hack/vllm/run.sh [pytest arguments]. Exit 3: no vLLM starts on this machine.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 version=0.32.0
@@ -34,22 +35,27 @@ if [ ! -e "$env/.complete" ]; then
   touch "$env/.complete"
 fi
 
-work=$(mktemp -d)
-port=$("$python" -c 'import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1])')
-"$python" -m weir_lab.export --model large --out "$work/large"
-VLLM_CPU_KVCACHE_SPACE=1 HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 \
-  "$env/bin/python" -m vllm.entrypoints.openai.api_server \
-  --model "$work/large" --served-model-name large --host 127.0.0.1 --port "$port" \
-  --max-model-len 256 --max-num-seqs 16 --dtype bfloat16 --enforce-eager > "$work/vllm.log" 2>&1 &
-server=$!
-trap 'kill "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true; rm -rf "$work"' EXIT
+# A network and mounts of their own: the rendered port is free, and the backend's name in a cluster
+# is this machine. What is mounted ends with them. Others than root get one user, which stays root's.
+apart=(unshare --net --mount)
+if [ "$(id -u)" -ne 0 ]; then apart+=(--map-root-user); fi
+if ! "${apart[@]}" ip link set lo up; then
+  echo "vllm-test: saw no network namespace of its own, wanted root or user namespaces, and ip" >&2
+  exit 3
+fi
 
+work=$(mktemp -d)
+trap 'rm -rf --one-file-system "$work"' EXIT
+"$python" -m weir_lab.export --model large --out "$work/weights/large"
+chmod -R a+rX "$work"
+{ cat /etc/hosts; echo "127.0.0.1 $("$python" "$here/rendered.py")"; } > "$work/hosts"
 echo "waiting for vLLM (a minute, up to five on a busy machine)"
-for _ in $(seq 600); do
-  if ! kill -0 "$server" 2>/dev/null; then tail -n 40 "$work/vllm.log" >&2; exit 3; fi
-  if "$python" -c "import urllib.request as u; u.urlopen('http://127.0.0.1:$port/health', timeout=1)" 2>/dev/null
-  then ready=1; break; fi
-  sleep 1
-done
-if [ -z "${ready:-}" ]; then tail -n 40 "$work/vllm.log" >&2; exit 3; fi
-WEIR_VLLM_URL="http://127.0.0.1:$port" "$python" -m pytest hack/vllm/test_contract.py "$@"
+code=0
+WEIR_VLLM_PROGRAMS="$env" WEIR_VLLM_WEIGHTS="$work/weights" PYTHONPATH="$here" "${apart[@]}" \
+  sh -c 'ip link set lo up && mount --bind "$1" /etc/hosts && shift && exec "$@"' \
+  - "$work/hosts" "$python" -m pytest "$here" --basetemp "$work/pytest" "$@" || code=$?
+case "$code" in
+  43) exit 3 ;;  # told by conftest.py
+  3) exit 1 ;;  # pytest's own trouble
+  *) exit "$code" ;;
+esac

@@ -1,11 +1,10 @@
 """What the router takes for granted of an upstream, asked of a real vLLM through the router.
 
-Run by `make vllm-test`, which serves the demo's large model and says where in WEIR_VLLM_URL.
+Run by `make vllm-test`, which serves the demo's large model as a pod of Weir's.
 """
 
 import asyncio
 import json
-import os
 import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,12 +12,13 @@ from typing import Any
 
 import openai
 import pytest
+from rendered import UPSTREAM
 
 from support.running import Running, plain, running
-from weir_core.snapshot import Backend, Behaviour, Calibration, Check, Tier
+from weir_core.snapshot import Behaviour, Calibration, Check, Tier
 
-URL = os.environ["WEIR_VLLM_URL"]
-BACKEND = Backend(name="vllm", identity="vllm-1", url=URL, model="large", output_price_pico=10)
+pytestmark = pytest.mark.usefixtures("pod")
+URL = UPSTREAM.url
 QUESTION = [
     {"role": "system", "content": "banking desk"},
     {"role": "user", "content": "I am still waiting on my card?"},
@@ -30,8 +30,8 @@ NEVER_SURE = Calibration(method="Logprob", features=(("sum", 0.0),), intercept=-
 @asynccontextmanager
 async def weir(*checks: Check, **changes: Any) -> AsyncIterator[tuple[Running, openai.AsyncOpenAI]]:
     tiers = (
-        Tier(name="first", backend=BACKEND, accept=checks),
-        Tier(name="second", backend=BACKEND),
+        Tier(name="first", backend=UPSTREAM, accept=checks),
+        Tier(name="second", backend=UPSTREAM),
     )
     fields: dict[str, Any] = {"deadline_ms": 60_000, "max_attempts": 4, "tiers": tiers}
     async with (
