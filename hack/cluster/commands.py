@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cluster import keeper, machine
+from cluster.again import tend
 from cluster.build import build
 from cluster.components import COMPONENTS, Components
 from cluster.errors import ClusterError
@@ -155,11 +156,15 @@ def _kill(found: Places, args: argparse.Namespace) -> None:
 
 
 def _start(found: Places, args: argparse.Namespace) -> None:
-    _running(found).start(args.component)
+    if not _running(found).start(args.component):
+        raise ClusterError(f"{args.component} runs already")
 
 
 def _keep(found: Places, args: argparse.Namespace) -> int:
-    return keeper.keep(found, args.pause)
+    def tended(over: Callable[[float], bool]) -> None:
+        tend(_running(found), over=over, say=lambda said: print(said, file=sys.stderr, flush=True))
+
+    return keeper.keep(found, args.pause, tended)
 
 
 def _running(found: Places) -> Components:

@@ -1,5 +1,6 @@
 """The cluster's programs: how each is started inside the namespaces, found, and signalled."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ COMPONENTS = (
     "proxy",
 )
 """In the order in which they start."""
+_UNKNOWN = f"saw {{!r}}, wanted one of {', '.join(COMPONENTS)}"
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _ETCD = "http://127.0.0.1:12379"
 _ETCD_PEER = "http://127.0.0.1:12380"
@@ -34,12 +36,17 @@ class Components:
     def __init__(self, places: Places, built: Built, first: int) -> None:
         self._places, self._built, self._first = places, built, first
 
-    def start(self, name: str) -> None:
-        """Start a program, detached. Raises ClusterError if it runs already."""
-        if self.pid(name) is not None:
-            raise ClusterError(f"{name} runs already")
+    def start(self, name: str) -> bool:
+        """Start a program, detached; tell whether it did not run already."""
+        if name not in COMPONENTS:
+            raise ClusterError(_UNKNOWN.format(name))
         self._places.logs.mkdir(parents=True, exist_ok=True)
-        with self.log(name).open("ab") as log:
+        lock = self._places.run / "start.lock"
+        with lock.open("w") as held, self.log(name).open("ab") as log:
+            # The keeper, too, starts programs.
+            fcntl.flock(held, fcntl.LOCK_EX)
+            if self._entered(name) is not None:
+                return False
             process = subprocess.Popen(
                 self.inside(self._command(name)),
                 stdin=subprocess.DEVNULL,
@@ -47,7 +54,9 @@ class Components:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self._pid_file(name).write_text(str(process.pid), encoding="ascii")
+            self._pid_file(name).write_text(str(process.pid), encoding="ascii")
+            self._told_down(name).unlink(missing_ok=True)
+        return True
 
     def inside(self, command: list[str]) -> list[str]:
         """Return a command as it is called from the machine, with an environment of its own."""
@@ -67,20 +76,27 @@ class Components:
         pid, entered = self.pid(name), self._entered(name)
         if pid is None or entered is None:
             raise ClusterError(f"{name} does not run")
+        ends = number in (signal.SIGKILL, signal.SIGTERM)
+        if ends:
+            self._told_down(name).touch()
         os.kill(pid, number)
         if number is not signal.SIGSTOP:
             # nsenter stops along with its child, and must run on to bury it.
             os.kill(entered, signal.SIGCONT)
-        ends = number in (signal.SIGKILL, signal.SIGTERM)
-        if ends and not wait_until(lambda: self.pid(name) is None, 30.0):
+        if ends and not wait_until(lambda: self._entered(name) is None, 30.0):
             raise ClusterError(f"{name}: still runs 30 s after {number.name}")
 
     def pid(self, name: str) -> int | None:
         """Return a program's pid as the machine sees it, None if it does not run."""
         if name not in COMPONENTS:
-            raise ClusterError(f"saw {name!r}, wanted one of {', '.join(COMPONENTS)}")
+            raise ClusterError(_UNKNOWN.format(name))
         entered = self._entered(name)
         return next(iter(children(entered)), None) if entered is not None else None
+
+    def has_ended(self, name: str) -> bool:
+        """Tell whether a program was started and has ended, though no command told it to."""
+        was_started = self._pid_file(name).exists() and not self._told_down(name).exists()
+        return was_started and self._entered(name) is None
 
     def _entered(self, name: str) -> int | None:
         """Return the pid of the nsenter that a program is the only child of."""
@@ -97,12 +113,15 @@ class Components:
 
     def check(self, name: str) -> None:
         """Raise ClusterError with the end of its log if a program has ended."""
-        if self.pid(name) is None:
+        if self._entered(name) is None:
             said = self.log(name).read_text("utf8", "replace").strip().splitlines()[-20:]
             raise ClusterError("\n".join([f"{name} has ended. Its last words:", *said]))
 
     def _pid_file(self, name: str) -> Path:
         return self._places.run / f"{name}.pid"
+
+    def _told_down(self, name: str) -> Path:
+        return self._places.run / f"{name}.down"
 
     def _command(self, name: str) -> list[str]:
         commands = {
@@ -178,7 +197,6 @@ class Components:
             "kubeconfig": kubeconfig,
             "authentication-kubeconfig": kubeconfig,
             "authorization-kubeconfig": kubeconfig,
-            "leader-elect": "false",
             "bind-address": "127.0.0.1",
         }
         return [program, *_flags(flags), *_FASTER]

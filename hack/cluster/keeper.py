@@ -21,8 +21,11 @@ CGROUP = "weir"
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
-def keep(places: Places, pause: Path) -> int:
+def keep(places: Places, pause: Path, tend: Callable[[Callable[[float], bool]], None]) -> int:
     """Hold the namespaces until they end. Says the first process's pid on standard output.
+
+    `tend` looks after the programs; its argument waits for so many seconds, and is true once all
+    is over.
 
     Standard input is held by the starter: if it closes before a byte has come, the starter is
     gone and so is the cluster.
@@ -38,7 +41,7 @@ def keep(places: Places, pause: Path) -> int:
             held.flush()
             print(first, flush=True)
             if sys.stdin.buffer.read(1):
-                inner.wait()
+                tend(lambda limit_s: _ends(inner, limit_s))
         finally:
             inner.kill()
             inner.wait()
@@ -102,6 +105,14 @@ def wait_until(ready: Callable[[], bool], limit_s: float) -> bool:
 def inside(first: int) -> list[str]:
     """Return how a command begins that runs inside the namespaces."""
     return ["nsenter", "--target", str(first), "--net", "--mount", "--pid", "--"]
+
+
+def _ends(process: subprocess.Popen[bytes], limit_s: float) -> bool:
+    try:
+        process.wait(limit_s)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def _lock_file(places: Places) -> Path:

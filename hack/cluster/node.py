@@ -143,10 +143,11 @@ class Node:
 
     def _mend(self, running: Components) -> None:
         steps = Steps()
-        for name in COMPONENTS:
-            if running.pid(name) is None:
-                running.start(name)
-                steps.done(f"{name} started again")
+        for names in (COMPONENTS[:3], COMPONENTS[3:]):
+            for name in names:
+                if running.start(name):
+                    steps.done(f"{name} started again")
+            self._wait(running, "apiserver", lambda: self.ask("/readyz") == "ok", API_S)
         self._await(running, steps)
 
     def _await(self, running: Components, steps: Steps) -> None:

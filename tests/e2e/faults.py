@@ -3,9 +3,11 @@
 import contextlib
 import itertools
 import os
+import re
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,12 +16,18 @@ from typing import Any
 import httpx2
 
 from e2e.cluster import Cluster, ClusterError, wait_for
-from e2e.weir import SYSTEM, Traffic, condition, route, status
+from e2e.weir import SYSTEM, Traffic, condition, route, settled, status
+from weir_cli.demo_manifests import facts
 
 ROUTERS = "inference.weir.dev/router=deployment"
 ROUTE = "assistant"
 OPERATOR = "deployment/weir-operator"
+COMMAND = "inference.weir.dev/command"
+ENOUGH = 30
+"""Canary requests that a status must tell of before anything is killed."""
 Thing = dict[str, Any]
+HOLD: Thing = {"hold": {"minRequests": 30}}
+PROVE: Thing = {"prove": {}}
 
 
 @dataclass(frozen=True)
@@ -80,6 +88,11 @@ class Watch:
 
         return wait_for(found, limit_s, what)
 
+    def story(self) -> list[tuple[str, int, int, int, bool]]:
+        """Return what changed: canary, attempt, step, weight, and whether it was rolled back."""
+        rows = [(s.canary, s.attempt, s.step, s.weight, s.rolled_back) for s in self.all]
+        return [row for row, _ in itertools.groupby(rows)]
+
     def never_fell(self) -> None:
         """Assert that no attempt lost evidence, and that none began again."""
         before: Seen | None = None
@@ -121,16 +134,43 @@ def watched(cluster: Cluster, namespace: str, *, routers: bool = False) -> Itera
     watch.never_fell()
 
 
-def begin(cluster: Cluster, watch: Watch, *, hold: int = 150, assigned: int = 30) -> Seen:
-    """Let a good change in, and wait until its first step has some evidence."""
-    from weir_cli.demo_manifests import facts
+def begin(cluster: Cluster, watch: Watch, *, last: Thing = HOLD) -> Seen:
+    """Let a good change in, and wait until its first step has some evidence.
 
-    stricter = route(threshold=f"{facts().min_probability + 0.02:.3f}", hold=hold)
-    with cluster.timed(f"change until {assigned} canary requests"):
+    It stays at that step, however quick the machine is, until `resume`; `last` is its last step.
+    """
+    pause = ({"setWeight": 25}, {"pause": {}}, {"setWeight": 50}, last)
+    stricter = route(threshold=f"{facts().min_probability + 0.02:.3f}", steps=pause)
+    with cluster.timed(f"change until {ENOUGH} canary requests"):
         cluster.apply(stricter, namespace=watch.namespace)
         return watch.until(
-            "a canary with evidence", lambda now: now.weight == 25 and now.assigned >= assigned
+            "a canary with evidence", lambda now: now.weight == 25 and now.assigned >= ENOUGH
         )
+
+
+def more(watch: Watch, before: Seen, *, limit_s: float = 120) -> Seen:
+    """Wait until the same attempt of the same canary has more evidence, and return that."""
+
+    def grew(now: Seen) -> bool:
+        return now.assigned > before.assigned or now.attempt != before.attempt
+
+    after = watch.until("more evidence", grew, limit_s)
+    assert (after.canary, after.attempt) == (before.canary, before.attempt)
+    return after
+
+
+def order(cluster: Cluster, namespace: str, verb: str, canary: str) -> None:
+    """Give a rollout a command, as `kubectl weir rollout` does."""
+    told = f"{COMMAND}={verb}@{canary}#{time.time():.0f}"
+    cluster.kubectl("annotate", f"mroute/{ROUTE}", "-n", namespace, told, "--overwrite")
+
+
+def promoted(cluster: Cluster, watch: Watch, canary: str) -> None:
+    """Let a canary that `begin` let in go on, and wait until it is the stable one."""
+    with cluster.timed("resumed until promoted"):
+        order(cluster, watch.namespace, "resume", canary)
+        settled(cluster, ROUTE, watch.namespace, limit_s=240)
+    assert watch.look().stable == canary
 
 
 # Pods.
@@ -231,15 +271,47 @@ def without_operator(cluster: Cluster) -> Iterator[None]:
 
 def weights(cluster: Cluster, namespace: str) -> dict[str, float]:
     """Return the canary's share by router, as the routers themselves tell it."""
+    return gauge(cluster, namespace, "weir_canary_weight")
+
+
+def gauge(cluster: Cluster, namespace: str, name: str) -> dict[str, float]:
+    """Return a metric by router, the last one where a router has several routes."""
+    found = {}
+    for router, rows in metrics(cluster, namespace).items():
+        for row in rows:
+            if row.startswith(f"{name}{{"):
+                found[router] = float(row.rpartition(" ")[2])
+    return found
+
+
+def answered(cluster: Cluster, namespace: str) -> dict[str, Counter[str]]:
+    """Return by router how many replies each arm has given since the router started."""
+    found = {}
+    for router, rows in metrics(cluster, namespace).items():
+        found[router] = Counter[str]()
+        for row in rows:
+            if row.startswith("weir_requests_total{"):
+                arm = re.search(r'arm="(\w*)"', row)
+                assert arm is not None, row
+                found[router][arm[1]] += int(float(row.rpartition(" ")[2]))
+    return found
+
+
+def metrics(cluster: Cluster, namespace: str) -> dict[str, list[str]]:
+    """Return the rows of the metrics of each router that answers."""
     found = {}
     for pod in pods(cluster, namespace, ROUTERS):
         address = (pod.get("status") or {}).get("podIP")
         with contextlib.suppress(httpx2.HTTPError):
             text = httpx2.get(f"http://{address}:8081/metrics", timeout=5).text
-            for line in text.splitlines():
-                if line.startswith("weir_canary_weight{"):
-                    found[name_of(pod)] = float(line.rpartition(" ")[2])
+            found[name_of(pod)] = text.splitlines()
     return found
+
+
+def assigned(cluster: Cluster, namespace: str) -> dict[str, int]:
+    """Return the requests that a route's status tells of as assigned, by arm."""
+    evidence = status(cluster, "mroute", ROUTE, namespace).get("evidence") or {}
+    return {arm: int(count) for arm, count in (evidence.get("assigned") or {}).items()}
 
 
 def gap_s(load: Traffic, since_s: float) -> float:

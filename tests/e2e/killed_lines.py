@@ -16,7 +16,7 @@ CHILD = """
 import os, signal, sys
 from weir_operator import __main__ as program
 
-ROOMS = ("walk", "persist", "apply", "think", "memory", "leader", "kube", "feed", "mark", "cache")
+ROOMS = "walk settle publish persist apply applied think memory leader kube feed mark cache".split()
 left = int(sys.argv[1])
 
 def line(frame, event, arg):

@@ -2,6 +2,10 @@
 
 import contextlib
 import json
+import os
+import re
+import signal
+import time
 from collections.abc import Iterator
 
 import openai
@@ -131,6 +135,30 @@ def test_pods_outlive_the_control_plane(cluster: Cluster, namespace: str) -> Non
     status = cluster.get("pod", "waits", "--namespace", namespace)["status"]
     assert [part["restartCount"] for part in status["containerStatuses"]] == [0]
     assert status["phase"] == "Running"
+
+
+def test_what_ends_by_itself_is_started_again(cluster: Cluster) -> None:
+    """As the controllers end when they lose their lease; what a command ends stays down."""
+    if not cluster.own:
+        pytest.skip("kind's programs are kept by its kubelet")
+    before = _scheduler(cluster)
+    assert before
+    os.kill(before, signal.SIGKILL)
+    with cluster.timed("scheduler ended until it runs again"):
+        wait_for(lambda: _scheduler(cluster) not in (None, before), 30, "another scheduler")
+    cluster.verb("kill", "scheduler")
+    try:
+        time.sleep(3)
+        assert _scheduler(cluster) is None
+    finally:
+        cluster.verb("start", "scheduler")
+    wait_for(lambda: _scheduler(cluster), 10, "the scheduler that was started")
+
+
+def _scheduler(cluster: Cluster) -> int | None:
+    """Return the scheduler's process as this machine numbers it, None where there is none."""
+    found = re.search(r"^scheduler +pid (\d+)", cluster.verb("status"), re.M)
+    return int(found[1]) if found else None
 
 
 @contextlib.contextmanager

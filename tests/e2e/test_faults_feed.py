@@ -3,42 +3,19 @@
 import contextlib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import grpc
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from e2e.cluster import Cluster, pod, wait_for
+from e2e.door import Door, door_of, refused, sidecar, signed_again, signing_key, token
 from e2e.faults import ROUTERS, all_ready, name_of
-from e2e.weir import SYSTEM, serve
-from weir_core.wire import Push, Report, decode_push, encode
+from e2e.weir import hosted, settled
+from weir_core.wire import Push
 
-FEED = "weir-operator"
-METHOD = "/weir.Feed/Stream"
-
-
-@dataclass(frozen=True)
-class Door:
-    """The feed as a machine outside reaches it."""
-
-    target: str
-    authority: bytes
-
-    def knock(self, token: str) -> Push | grpc.RpcError:
-        """Return the first push, or why there is none."""
-        credentials = grpc.ssl_channel_credentials(self.authority)
-        name = ("grpc.ssl_target_name_override", f"{FEED}.{SYSTEM}.svc")
-        metadata = (("authorization", f"Bearer {token}"),)
-        with grpc.secure_channel(self.target, credentials, options=(name,)) as channel:
-            call = channel.stream_stream(METHOD)(
-                iter([encode(Report(start=1, as_of_s=time.time()))]), metadata=metadata, timeout=20
-            )
-            try:
-                return decode_push(next(call))
-            except grpc.RpcError as error:
-                return error
-            finally:
-                call.cancel()
+LATE_S = 60
+"""More than a token may open anything once it, or its pod, is over."""
 
 
 @pytest.fixture
@@ -46,24 +23,15 @@ def door(weir: Cluster, namespace: str) -> Door:
     """The feed, with a namespace that it serves."""
     if not weir.own:
         pytest.skip("only to hack/cluster's own cluster has this machine a route")
-    serve(weir, namespace)
-    address = weir.get("service", FEED, "-n", SYSTEM)["spec"]["clusterIP"]
-    snapshot = weir.get("configmap", "weir-router-snapshot", "-n", namespace)
-    return Door(f"{address}:8443", snapshot["data"]["ca.crt"].encode())
+    weir.apply(*hosted(), namespace=namespace)
+    settled(weir, "assistant", namespace)
+    return door_of(weir, namespace)
 
 
-def token(
-    weir: Cluster, namespace: str, account: str, *, of: str = "", audience: str = "weir"
-) -> str:
-    bound = ("--bound-object-kind=Pod", f"--bound-object-name={of}") if of else ()
-    words = ("create", "token", account, "-n", namespace, f"--audience={audience}", *bound)
-    return weir.kubectl(*words).strip()
-
-
-def refused(answer: Push | grpc.RpcError, code: str, why: str) -> None:
-    assert isinstance(answer, grpc.RpcError), answer
-    assert answer.code().name == code, answer
-    assert why in answer.details(), answer.details()
+@pytest.fixture
+def router(weir: Cluster, namespace: str, door: Door) -> str:
+    """The name of one of two routers."""
+    return name_of(all_ready(weir, namespace, ROUTERS, 2)[0])
 
 
 @contextlib.contextmanager
@@ -80,16 +48,16 @@ def _pretender(weir: Cluster, namespace: str) -> Iterator[str]:
 
 
 def test_only_routers_get_routes_and_only_their_own(
-    weir: Cluster, namespace: str, door: Door
+    weir: Cluster, namespace: str, door: Door, router: str
 ) -> None:
-    router = name_of(all_ready(weir, namespace, ROUTERS, 2)[0])
     genuine = door.knock(token(weir, namespace, "weir-router", of=router))
     assert isinstance(genuine, Push), genuine
     assert set(genuine.routes) == {f"{namespace}/assistant"}
 
-    small = weir.get("pods", "-n", namespace, "--selector", "inference.weir.dev/backend=small")
-    other = token(weir, namespace, "default", of=name_of(small["items"][0]))
-    refused(door.knock(other), "PERMISSION_DENIED", "is no router")
+    weir.apply(pod("other", command=["sleep", "600"]), namespace=namespace)
+    refused(
+        door.knock(token(weir, namespace, "default", of="other")), "PERMISSION_DENIED", "no router"
+    )
     unbound = token(weir, namespace, "weir-router")
     refused(door.knock(unbound), "PERMISSION_DENIED", "bound to no pod")
     for_others = token(weir, namespace, "weir-router", of=router, audience="elsewhere")
@@ -110,19 +78,38 @@ def test_only_routers_get_routes_and_only_their_own(
         weir.kubectl("delete", "namespace", elsewhere, "--wait=false")
 
 
-def test_a_token_dies_with_its_pod(weir: Cluster, namespace: str, door: Door) -> None:
-    router = name_of(all_ready(weir, namespace, ROUTERS, 2)[0])
+def test_a_token_ends_with_its_time(weir: Cluster, namespace: str, door: Door, router: str) -> None:
+    """The API server gives none for less than ten minutes, so these are signed with its key."""
+    genuine, key = token(weir, namespace, "weir-router", of=router), signing_key(weir)
+    now_s = int(time.time())
+    good = signed_again(genuine, key, jti="another")
+    assert isinstance(door.knock(good), Push)
+    # The API server itself takes tokens for a minute longer.
+    past = signed_again(genuine, key, iat=now_s - 700, nbf=now_s - 700, exp=now_s - 100)
+    refused(door.knock(past), "UNAUTHENTICATED", "token")
+    forged = signed_again(genuine, ec.generate_private_key(ec.SECP256R1()))
+    refused(door.knock(forged), "UNAUTHENTICATED", "refused the token")
+
+    with sidecar(weir, namespace, "patient"):
+        short = token(weir, namespace, "patient", of="patient")
+        short = signed_again(short, key, exp=int(time.time()) + 8)
+        with door.line(short) as line, weir.timed("token of 8 s until its stream ends"):
+            assert line.push().complete
+            assert line.ends(LATE_S)
+
+
+def test_a_token_dies_with_its_pod(weir: Cluster, namespace: str, door: Door, router: str) -> None:
     kept = token(weir, namespace, "weir-router", of=router)
     assert isinstance(door.knock(kept), Push)
     weir.kubectl("delete", "pod", router, "-n", namespace, "--force", "--grace-period=0")
-
-    def out() -> bool:
-        # The API server and the gatekeeper each believe what they know for up to 10 s.
-        answer = door.knock(kept)
-        return isinstance(answer, grpc.RpcError) and answer.code().name in (
-            "UNAUTHENTICATED",
-            "PERMISSION_DENIED",
-        )
-
     with weir.timed("router pod gone until its token is refused"):
-        wait_for(out, 45, "the token's refusal")
+        wait_for(lambda: _is_out(door, kept), LATE_S, "the token's refusal")
+
+
+def _is_out(door: Door, token: str) -> bool:
+    """Tell whether a token opens nothing; the API server and the gatekeeper believe what they know
+    for up to 10 s each.
+    """
+    answer = door.knock(token)
+    codes = ("UNAUTHENTICATED", "PERMISSION_DENIED")
+    return isinstance(answer, grpc.RpcError) and answer.code().name in codes

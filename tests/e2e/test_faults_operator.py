@@ -19,7 +19,10 @@ from e2e.faults import (
     force,
     lease,
     led,
+    more,
     name_of,
+    order,
+    promoted,
     scale,
     watched,
     weights,
@@ -28,7 +31,6 @@ from e2e.faults import (
 from e2e.weir import SYSTEM, backend, route, serve, settled, status, traffic
 
 TURNS = 20
-COMMAND = "inference.weir.dev/command"
 KILLED_LINES = Path(__file__).with_name("killed_lines.py")
 Thing = dict[str, Any]
 
@@ -56,10 +58,8 @@ def test_of_two_operators_one_acts(weir: Cluster, namespace: str) -> None:
                 second = led(weir, but=leader)
             assert lease(weir)[1] == term + 1
             wait_for(lambda: _marked(weir) == [second], 30, "the second one's label")
-            after = watch.until("more evidence", lambda now: now.assigned > before.assigned)
-            assert after.attempt == before.attempt
-            settled(weir, ROUTE, namespace, limit_s=240)
-            assert watch.look().stable == before.canary
+            more(watch, before)
+            promoted(weir, watch, before.canary)
         assert load.failures == []
         assert _versions(weir, namespace) >= {term + 1}
     finally:
@@ -100,13 +100,18 @@ def test_an_operator_that_dies_at_random_lines(weir: Cluster, namespace: str) ->
         first, last = watch.all[0], watch.look()
         wait_for(lambda: len(_workloads(weir, namespace)) == 1, 60, "one workload of small")
         outcomes = _outcomes(weir, namespace)
+        events = weir.get("events", "--namespace", namespace)["items"]
+        why = [
+            event["message"] for event in events if event["involvedObject"]["kind"] == "ModelRoute"
+        ]
     assert load.failures == []
     watch.never_ahead()
     assert max(watch.exposed) >= 25
     assert last.stable != first.stable
     assert sorted(outcomes.values()) == ["Stable", "Superseded"], outcomes
     assert outcomes[last.stable] == "Stable"
-    assert {now.attempt for now in watch.all if now.canary == last.stable} <= {0, 1}
+    attempts = {now.attempt for now in watch.all if now.canary == last.stable}
+    assert attempts <= {0, 1}, (watch.story(), why, log)
     killed = re.findall(r"killed at (\S+)", log)
     assert len(killed) == TURNS
     told(f"killed at {', '.join(killed)}; {load.answers} answered")
@@ -156,8 +161,7 @@ def out(weir: Cluster, namespace: str) -> tuple[str, str]:
     watch = Watch(weir, namespace)
     weir.apply(route(threshold="0"), namespace=namespace)
     bad = watch.until("a canary", lambda now: now.weight == 25)
-    order = f"{COMMAND}=abort@{bad.canary}#{int(time.time())}"
-    weir.kubectl("annotate", f"mroute/{ROUTE}", "-n", namespace, order)
+    order(weir, namespace, "abort", bad.canary)
     done = watch.until("rolled back", lambda now: now.rolled_back, 30)
     assert (done.stable, done.canary, done.weight) == (bad.stable, bad.canary, 0)
     return bad.stable, bad.canary

@@ -14,6 +14,7 @@ from e2e.devices import (
     deployments,
     edited,
     events,
+    external,
     holds,
     identity,
     kwok,
@@ -23,7 +24,7 @@ from e2e.devices import (
     stands,
     told,
 )
-from e2e.weir import API, backend, condition, status
+from e2e.weir import backend, condition, status
 from weir_core.identity import identity_of
 from weir_core.resources import ModelBackend, from_object
 
@@ -179,15 +180,6 @@ def test_a_backend_that_vanishes_leaves_stable_serving(
     assert deployments(kwok, namespace)[old] == (1, 1)
     stands(kwok, namespace, accelerated(namespace))
     kwok.wait("mroute/assistant", "ResolvedRefs", namespace=namespace)
-
-
-def external(name: str) -> Thing:
-    return {
-        "apiVersion": API,
-        "kind": "ModelBackend",
-        "metadata": {"name": name},
-        "spec": {"model": {"servedName": "m"}, "external": {"url": "http://127.0.0.1:9"}},
-    }
 
 
 def test_of_two_claims_to_a_model_name_the_older_counts(weir: Cluster, namespace: str) -> None:

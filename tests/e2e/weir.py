@@ -36,9 +36,15 @@ VALUES: dict[str, Any] = {
     },
 }
 API = "inference.weir.dev/v1alpha1"
+Thing = dict[str, Any]
+STEPS: tuple[Thing, ...] = (
+    {"setWeight": 25},
+    {"hold": {"minRequests": 30}},
+    {"setWeight": 50},
+    {"prove": {}},
+)
 REQUESTS_KEPT = 10
 """So many requests a client sends over one connection."""
-Thing = dict[str, Any]
 
 
 def install(cluster: Cluster, values: Mapping[str, Any] = VALUES, *, release: str = "weir") -> None:
@@ -131,9 +137,9 @@ def route(
     *,
     threshold: str | None = None,
     quick: bool = True,
-    hold: int = 30,
+    steps: Sequence[Thing] = STEPS,
 ) -> Thing:
-    """Return the demo's cascade as a ModelRoute; `hold` are the first step's canary requests."""
+    """Return the demo's cascade as a ModelRoute."""
     sure = threshold if threshold is not None else f"{facts().min_probability:.3f}"
     accept = [
         {"name": "whole", "type": "Finish"},
@@ -147,12 +153,6 @@ def route(
         },
     ]
     small = {"name": "small", "backendRef": {"name": "small"}, "maxTokens": 64, "accept": accept}
-    steps = [
-        {"setWeight": 25},
-        {"hold": {"minRequests": hold}},
-        {"setWeight": 50},
-        {"prove": {}},
-    ]
     return {
         "apiVersion": API,
         "kind": "ModelRoute",
@@ -183,12 +183,39 @@ def route(
                 ],
             },
             "rollout": {
-                "steps": steps,
+                "steps": list(steps),
                 "bake": {"duration": "1s" if quick else "10m"},
                 "promoteRatio": "2",
             },
         },
     }
+
+
+def hosted(
+    name: str = "assistant", *, tokens: int = 64, steps: Sequence[Thing] = STEPS
+) -> list[Thing]:
+    """Return a route to a model that somebody else serves, and whom nobody here asks.
+
+    It stands in seconds: no pod of the namespace's is one of a model. `tokens` change it.
+    """
+    free = {"inputPerMillionTokens": "1", "outputPerMillionTokens": "1"}
+    there = {
+        "apiVersion": API,
+        "kind": "ModelBackend",
+        "metadata": {"name": "hosted"},
+        "spec": {
+            "model": {"servedName": "hosted"},
+            "capabilities": ["Chat"],
+            "contextWindow": 256,
+            "pricing": free,
+            "external": {"url": "http://127.0.0.1:9/v1"},
+        },
+    }
+    made = route(name, steps=steps)
+    tier = {"name": "only", "backendRef": {"name": "hosted"}, "maxTokens": tokens}
+    made["spec"]["behaviour"] = {"deadline": "10s", "tiers": [tier]}
+    made["spec"]["monitoring"] = {"objectives": [{"name": "errors", "event": "Error"}]}
+    return [there, made]
 
 
 def calibration() -> Thing:
@@ -325,9 +352,21 @@ class Traffic:
                 self.answered.append(Answer(time.monotonic(), arm, tier))
 
 
+def _is_up(url: str) -> bool:
+    try:
+        return httpx2.get(f"{url}/readyz", timeout=2).is_success
+    except httpx2.HTTPError:
+        return False
+
+
 @contextmanager
 def traffic(url: str, model: str = "assistant", *, workers: int = 4) -> Iterator[Traffic]:
-    """Ask while the block runs."""
+    """Ask while the block runs.
+
+    It waits until the node leads new connections to the Service. A connection that was tried
+    before would time out, however often it is tried again: the kernel remembers where it went.
+    """
+    wait_for(lambda: _is_up(url), 90, f"{url} to be reached")
     load = Traffic(url, model)
     threads = [
         threading.Thread(target=load._ask, args=(number, workers)) for number in range(workers)

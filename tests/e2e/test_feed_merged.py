@@ -1,0 +1,93 @@
+"""Three routers: their evidence is one, and a canary that harms leaves all of them at once."""
+
+import copy
+import json
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from e2e.cluster import Cluster, wait_for
+from e2e.faults import ROUTE, ROUTERS, Watch, all_ready, answered, assigned, gauge, weights
+from e2e.weir import VALUES, Thing, backend, install, route, serve, status, traffic
+
+COUNT = 3
+WORKERS = 6
+EACH = 20
+"""Answers of every router that evidence is merged of, at least."""
+REACH_S = 1.0
+"""From the crossing until no router sends the canary anything."""
+
+
+@pytest.fixture(scope="module")
+def three(weir: Cluster) -> Iterator[str]:
+    """A namespace with three routers."""
+    if not weir.own:
+        pytest.skip("only to pods of hack/cluster's own cluster has this machine a route")
+    name = f"merged-{os.getpid()}"
+    values: Thing = copy.deepcopy(VALUES)
+    values["router"]["overrides"] = {name: {"replicas": COUNT}}
+    install(weir, values)
+    weir.kubectl("create", "namespace", name)
+    try:
+        serve(weir, name)
+        all_ready(weir, name, ROUTERS, COUNT)
+        yield name
+    finally:
+        weir.kubectl("delete", "namespace", name, "--wait=false")
+        install(weir)
+
+
+def _let_in(weir: Cluster, namespace: str, *things: Thing) -> None:
+    """Apply a change and wait until every router sends its canary a quarter."""
+    weir.apply(*things, namespace=namespace)
+    there = [0.25] * COUNT
+    wait_for(lambda: list(weights(weir, namespace).values()) == there, 120, "25 % everywhere")
+
+
+def test_evidence_of_three_routers_is_one(weir: Cluster, three: str) -> None:
+    _let_in(weir, three, route(threshold="0.95", steps=({"setWeight": 25}, {"pause": {}})))
+    before = answered(weir, three)
+    with (
+        weir.url("weir-router", 80, namespace=three) as url,
+        traffic(url, workers=WORKERS) as load,
+    ):
+
+        def enough() -> bool:
+            own = answered(weir, three)
+            return all((own[name] - before[name])["canary"] >= EACH for name in before)
+
+        wait_for(enough, 180, f"{EACH} answers by the canary of each router")
+    assert load.failures == []
+    after = answered(weir, three)
+    own = [after[name] - before[name] for name in sorted(before)]
+    sums = {arm: sum(one[arm] for one in own) for arm in ("stable", "canary")}
+    with weir.timed("traffic ended until the status tells the sum of three routers"):
+        wait_for(lambda: assigned(weir, three) == sums, 60, f"{sums} assigned")
+    assert status(weir, "mroute", ROUTE, three)["routers"] == {"inSync": COUNT, "of": COUNT}
+    print(f"\n    answered by the routers: {[dict(one) for one in own]}; the status tells {sums}")
+
+
+def test_a_bad_canary_leaves_three_routers_at_once(weir: Cluster, three: str) -> None:
+    broken = backend("small", "small", revision="broken-format")
+    _let_in(weir, three, route(threshold="0"), broken)
+    watch = Watch(weir, three)
+    with (
+        weir.url("weir-router", 80, namespace=three) as url,
+        traffic(url, workers=WORKERS) as load,
+    ):
+        with weir.timed("first request of a bad canary until RolledBack is told"):
+            out = watch.until("RolledBack", lambda now: now.rolled_back, 120)
+        wait_for(lambda: not any(weights(weir, three).values()), 30, "weight 0 everywhere")
+    assert load.failures == []
+    since = gauge(weir, three, "weir_canary_weight_since_timestamp_seconds")
+    assert len(since) == COUNT
+    told = weir.get("mrev", out.canary, "-n", three)["status"]
+    crossed_s = json.loads(told["record"])["rollback"]["at_s"]
+    weir.timings["crossing until weight 0 in the last of three routers"] = (
+        max(since.values()) - crossed_s
+    )
+    late = sorted(at_s - crossed_s for at_s in since.values())
+    print(f"\n    by {told['decidedBy']}; weight 0 after {', '.join(f'{s:.3f}' for s in late)} s")
+    # By the clocks of the programs themselves, which are this machine's.
+    assert late[-1] <= REACH_S
