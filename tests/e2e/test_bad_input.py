@@ -305,11 +305,13 @@ def test_namespace_that_is_being_deleted(served: Served, namespace: str) -> None
     )
     cluster.wait("mroute/assistant", "Programmed", namespace=namespace)
     cluster.kubectl("delete", "namespace", namespace, "--wait=false")
-    with cluster.timed("namespace deleted until its pods were gone"):
-        left = ("pods", "--namespace", namespace)
-        wait_for(lambda: not cluster.get(*left)["items"], 60, "the routers to be gone")
-    free = '{"metadata": {"finalizers": null}}'
-    cluster.kubectl("patch", "configmap", "held", "-n", namespace, "--type=merge", "-p", free)
+    try:
+        with cluster.timed("namespace deleted until its pods were gone"):
+            left = ("pods", "--namespace", namespace)
+            wait_for(lambda: not cluster.get(*left)["items"], 60, "the routers to be gone")
+    finally:
+        free = '{"metadata": {"finalizers": null}}'
+        cluster.kubectl("patch", "configmap", "held", "-n", namespace, "--type=merge", "-p", free)
     gone = ("get", "namespace", namespace, "--ignore-not-found")
     # Pods go first; for the rest Kubernetes comes back after half of their longest grace period.
     with cluster.timed("and from then on until the namespace was gone"):
