@@ -34,6 +34,10 @@ _ERRNO = re.compile(r"^\[Errno -?\d+\] ")
 ROLES = "the chart adds what is needed to the ClusterRoles view and edit"
 
 
+UNTYPED = "failed to create typed patch object"
+"""What server-side apply says of a field that the schema has not, as if the fault were its own."""
+
+
 class RefusedError(CommandError):
     """The API server refused: its HTTP status, and the fields that it names with its reasons."""
 
@@ -156,6 +160,8 @@ def refusal(status: int, path: str, content: str, *, server: str) -> CommandErro
         return CommandError(
             f"{server} does not know who asks ({message}): log in again, or name another --context"
         )
+    if status == 500 and UNTYPED in message:
+        return RefusedError(message, status=status, causes=[])
     if status >= 500 or status == 429:
         return UnreachableError(f"{server} cannot answer now (HTTP {status}): {message}")
     hint = f"; {ROLES}" if status == 403 and GROUP in path else ""

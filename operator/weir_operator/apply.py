@@ -22,7 +22,7 @@ from weir_core.wire import Packed
 from weir_operator.applied import ROUTER, Applied
 from weir_operator.backends import MARK, Identity
 from weir_operator.cache import Cache
-from weir_operator.drift import drifted, hand_edit
+from weir_operator.drift import added, drifted, hand_edit, without_additions
 from weir_operator.fit import fitting, too_large
 from weir_operator.gather import World
 from weir_operator.kube import FIELD_MANAGER, Kube, KubeError
@@ -191,6 +191,7 @@ class Applier:
         if problems:
             return problems
         known = self._cache.get("ModelRevision", namespace, identity.name)
+        known = known or world.revisions.get(identity.name)
         stored = stored_backend(known) if known is not None else None
         template = template_for(
             backend,
@@ -234,8 +235,9 @@ class Applier:
             return None
         if identity.mark:
             made["metadata"]["annotations"] = {MARK: identity.mark}
-        if known is not None and owned_alike(known, made) and _mark_of(known) == identity.mark:
-            return known
+        live = self._cache.get("ModelRevision", world.namespace, identity.name)
+        if live is not None and owned_alike(live, made) and _mark_of(live) == identity.mark:
+            return live
         done = await self._kube.apply(made)
         self._cache.put(done)
         return done
@@ -252,8 +254,11 @@ class Applier:
             if stranger is not None:
                 return stranger
             live = {"apiVersion": obj["apiVersion"], "kind": obj["kind"], **live}
-            if not drifted(live, obj):
+            more = obj["kind"] == "Deployment" and bool(added(live, obj))
+            if not more and not drifted(live, obj):
                 return live
+            if more:
+                await self._kube.merge(obj, without_additions(obj))
         done = await self._kube.apply(obj)
         self._cache.put(done)
         edit = hand_edit(live, obj, manager=FIELD_MANAGER) if live is not None else None

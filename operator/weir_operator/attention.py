@@ -7,6 +7,7 @@ but for what it remembers.
 from collections.abc import Mapping
 
 from weir_core.compile import Compiled
+from weir_operator.backends import unready
 from weir_operator.gather import World
 from weir_operator.memory import RouteMemory
 from weir_operator.think import Thought
@@ -99,6 +100,7 @@ def _seen(world: World, compiled: Compiled, memory: RouteMemory, name: str) -> o
         world.routes[name].get("status") == memory.status,
         compiled.routes.get(key),
         memory.version,
+        unready(world, memory.state),
         memory.resuming,
         [(one.report.acks.get(key), one.report.nacks.get(key)) for one in world.connected],
     )

@@ -17,6 +17,7 @@ from weir_core.defaults import DEFAULTS
 from weir_core.errors import Problem
 from weir_core.history import find
 from weir_core.identity import PORT
+from weir_core.reach import NOT_READY
 from weir_core.resources import ModelBackend, ModelRoute
 from weir_core.rollout import RolloutState
 from weir_core.snapshot import FULL_BP, Backend, Revision
@@ -87,6 +88,16 @@ def capacity_of(world: World, state: RolloutState, target: Revision | None) -> C
             told = f"{ready} of {full} replicas of {backend.identity} are ready"
             least = Capacity(weight_bp, f"{told}: {why}" if why else told)
     return least
+
+
+def unready(world: World, state: RolloutState) -> dict[str, str]:
+    """Return the model servers of Weir's that requests may meet and that have no ready pod."""
+    return {
+        backend.identity: NOT_READY
+        for revision in live_revisions(state)
+        for backend in called(revision)
+        if ours(backend, world.namespace) and not replicas(world, backend.identity)[0]
+    }
 
 
 def replicas(world: World, identity: str) -> tuple[int, int]:

@@ -15,6 +15,9 @@ from weir_core.resources import title_of_object
 from weir_core.rollout_state import Transition
 from weir_operator.objects import APPLIED, key_of, keys_of
 
+_BEHAVIOUR = ("command", "args", "env", "envFrom", "volumeMounts", "volumeDevices")
+"""Fields of a container that change what it does, all of them lists."""
+
 MAX_FIELDS = 3
 """Told of an object that was changed."""
 
@@ -46,6 +49,38 @@ def drifted(live: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     return next(_differences("", "", live, wanted), None) is not None
 
 
+def added(live: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Return what somebody added to a Deployment's containers, which an apply does not take out.
+
+    A variable or a command of somebody's would be a change of behaviour without a canary.
+    """
+    found = []
+    for kind in ("containers", "initContainers"):
+        ours = {one["name"]: one for one in _pod(wanted).get(kind) or ()}
+        for one in _pod(live).get(kind) or ():
+            mine = ours.get(one["name"])
+            place = f"spec.template.spec.{kind}[{one['name']}]"
+            if mine is None:
+                found.append(place)
+                continue
+            found += [
+                f"{place}.{f}" for f in _BEHAVIOUR if len(one.get(f) or ()) > len(mine.get(f) or ())
+            ]
+    return found
+
+
+def without_additions(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the merge patch that leaves a Deployment no containers but those that are wanted."""
+    pod = _pod(wanted)
+    kinds = {kind: pod.get(kind) for kind in ("containers", "initContainers")}
+    return {"spec": {"template": {"spec": kinds}}}
+
+
+def _pod(deployment: Mapping[str, Any]) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = deployment["spec"]["template"]["spec"]
+    return found
+
+
 def hand_edit(
     live: Mapping[str, Any], wanted: Mapping[str, Any], *, manager: str
 ) -> Transition | None:
@@ -57,6 +92,8 @@ def hand_edit(
     stamps = (((one.get("metadata") or {}).get("annotations") or {}) for one in (live, wanted))
     before, now = (one.get(APPLIED) for one in stamps)
     fields = [field.lstrip(".") for field in _differences("", "", live, wanted)]
+    if wanted.get("kind") == "Deployment":
+        fields += added(live, wanted)
     if before != now or not fields:
         return None
     told = ", ".join(fields[:MAX_FIELDS])

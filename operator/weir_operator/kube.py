@@ -114,6 +114,14 @@ class Kube:
             "PATCH", obj["kind"], path, query=query, body=obj, form="application/apply-patch+yaml"
         )
 
+    async def merge(self, obj: Obj, change: Obj) -> Obj:
+        """Merge a change into an object, whose lists it replaces whole."""
+        meta = obj["metadata"]
+        path = path_to(obj["kind"], meta.get("namespace", ""), meta["name"])
+        query = {"fieldManager": FIELD_MANAGER}
+        form = "application/merge-patch+json"
+        return await self._call("PATCH", obj["kind"], path, query=query, body=change, form=form)
+
     async def create(self, obj: Obj) -> Obj:
         """Create an object that must not be there yet."""
         path = path_to(obj["kind"], obj["metadata"].get("namespace", ""))

@@ -31,6 +31,8 @@ Obj = dict[str, Any]
 
 RETRY_S, RETRY_MAX_S = 0.2, 10.0
 CALIBRATIONS_S = 15.0
+MISSING_S = 2.0
+"""How soon a calibration that is not there is looked for again: it may come with the same apply."""
 PUBLISH_S = 0.25
 """Raises that are saved wait no longer for others to be published with them."""
 log = logging.getLogger("weir.operator")
@@ -92,6 +94,8 @@ class Settler:
         memories, now_s = space.thinker.memories, self._clock()
         wanted = decided(world, identities(world, compiled, memories), memories, now_s=now_s)
         space.parked = parked(wanted)
+        names = [one.name for one in wanted]
+        space.bodies = {n: world.revisions[n] for n in names if n in world.revisions}
         routes = {f"{name}/{one}": memory.routed for one, memory in memories.items()}
         lacked = self._applier.router_problems(world)
         found = await self._applier.apply(
@@ -205,7 +209,8 @@ class Settler:
         """Read the calibrations that routes refer to, now and then, and what was never read."""
         now_s = time.monotonic()
         wanted = calibrations(self._cache.of("ModelRoute", name))
-        if now_s - space.configured_s <= CALIBRATIONS_S and wanted == space.asked_for:
+        pace_s = MISSING_S if space.lacks_calibration else CALIBRATIONS_S
+        if now_s - space.configured_s <= pace_s and wanted == space.asked_for:
             return
         known = {one["metadata"]["name"]: one for one in space.config_maps}
         found = [await self._config_map(name, one, known.get(one)) for one in sorted(wanted)]

@@ -29,7 +29,8 @@ class Namespace:
     """One namespace. `jobs` wait to be saved, the newest of each route; `saving` is under way.
 
     `raising` are the raises that still hold: a lowering since takes a route out. `latest` is what
-    was last gathered and compiled.
+    was last gathered and compiled. `bodies` are the ModelRevisions of the model servers that should
+    run, as last seen: one that somebody deletes is made again.
     """
 
     def __init__(self, max_routers: int) -> None:
@@ -45,6 +46,7 @@ class Namespace:
         self.config_maps: list[Obj] = []
         self.configured_s = float("-inf")
         self.asked_for: set[str] = set()
+        self.bodies: dict[str, Obj] = {}
         self.compiled: tuple[object, Compiled] | None = None
         self.refused: dict[str, str] = {}
         self.figures: dict[str, float] = {}
@@ -52,3 +54,8 @@ class Namespace:
         self.empty_since_s: float | None = None
         self.reader = Reader()
         self.attention = Attention()
+
+    @property
+    def lacks_calibration(self) -> bool:
+        """Whether a ConfigMap that a route refers to is not there."""
+        return len(self.config_maps) < len(self.asked_for)

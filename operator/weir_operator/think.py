@@ -31,7 +31,7 @@ from weir_core.rollout import (
 from weir_core.sequential import fingerprint, horizon_s, judge
 from weir_core.snapshot import Monitoring, RolloutPolicy, RoutePolicy
 from weir_core.status import Observed, route_status
-from weir_operator.backends import capacity_of
+from weir_operator.backends import capacity_of, unready
 from weir_operator.gather import World
 from weir_operator.memory import NEVER, RouteMemory, recall, records_of, text_of
 from weir_operator.publish import kept, lowers
@@ -152,7 +152,7 @@ class Thinker:
             judgement=judgement,
             problems=(*_problems(world, compiled, name), *_refusals(world, memory, name)),
             objectives=told.monitoring.objectives,
-            ejected=_ejected(world),
+            ejected={**unready(world, done.state), **_ejected(world)},
             capacity_message=capacity.message,
         )
         return Thought(

@@ -27,7 +27,7 @@ from weir_operator.kube import Kube, KubeError
 from weir_operator.leader import Leader
 from weir_operator.memory import RouteMemory
 from weir_operator.publish import Publisher
-from weir_operator.settle import RETRY_MAX_S, RETRY_S, Settler
+from weir_operator.settle import MISSING_S, RETRY_MAX_S, RETRY_S, Settler
 from weir_operator.space import Job, Namespace
 from weir_operator.think import Thought
 
@@ -192,7 +192,9 @@ class Walker:
         self._publisher.publish(name, thinker.memories, compiled.limits)
         space.latest = world, compiled
         space.unsettled.set()
-        return LOOK_S if _live(space) else IDLE_S
+        if _live(space):
+            return LOOK_S
+        return MISSING_S if space.lacks_calibration else IDLE_S
 
     def _gathered(self, name: str, space: Namespace) -> World:
         world = gather(
@@ -203,7 +205,9 @@ class Walker:
             reader=space.reader,
         )
         problems = (*world.problems, *self._applier.router_problems(world))
-        return replace(world, parked=space.parked, problems=problems)
+        # A ModelRevision that was deleted while its model server is needed is made again.
+        revisions = {**space.bodies, **world.revisions}
+        return replace(world, parked=space.parked, problems=problems, revisions=revisions)
 
     def _compiled(self, space: Namespace, world: World) -> Compiled:
         """Compile again only when something that people wrote, or a known revision, changed."""

@@ -13,6 +13,8 @@ from weir_core.snapshot import FULL_BP, Backend, Behaviour, Revision
 
 Ejected = Mapping[str, str]
 """Why, by identity, of the backends that no router can reach."""
+NOT_READY = "no pod is ready"
+"""Why of a model server that loads, or that is gone; a router that was asked knows better."""
 
 
 def outage(state: RolloutState, ejected: Ejected) -> str:
@@ -27,6 +29,16 @@ def outage(state: RolloutState, ejected: Ejected) -> str:
     whose = ", ".join(f"{revision.name}'s {percent(bp)}" for revision, bp in out)
     part = "" if share_bp == FULL_BP else f" for {whose} of the requests"
     return f"no healthy backend{part}: {_silent((revision for revision, _ in out), ejected)}"
+
+
+def is_loading(state: RolloutState, ejected: Ejected) -> bool:
+    """Return whether what serves only waits for its model servers, and nobody was refused yet."""
+    identities = {
+        backend.identity
+        for revision, _ in _serving(state)
+        for _, backend in backends_of(revision.behaviour)
+    }
+    return {ejected[one] for one in identities & ejected.keys()} == {NOT_READY}
 
 
 def gaps(state: RolloutState, ejected: Ejected) -> str:

@@ -25,7 +25,7 @@ from weir_core.figures import duration, e_value, instant, percent, ratio
 from weir_core.gates import requests_wanted, settled_in_step, step_text
 from weir_core.history import Rollback
 from weir_core.outlook import requests_to_detect
-from weir_core.reach import outage
+from weir_core.reach import is_loading, outage
 from weir_core.rollout_state import RolloutState
 from weir_core.snapshot import FULL_BP
 from weir_core.stops import pause_text
@@ -97,8 +97,10 @@ def columns(status: Mapping[str, Any], *, age_s: float | None = None) -> tuple[s
 
 def _phase(state: RolloutState, observed: Observed) -> str:
     """Return the one word; what no router serves yet is not healthy."""
-    if outage(state, observed.ejected) or (observed.problems and not state.stable):
+    if observed.problems and not state.stable:
         return "Degraded"
+    if outage(state, observed.ejected):
+        return "Progressing" if is_loading(state, observed.ejected) else "Degraded"
     if state.phase == "Healthy" and not (state.stable and observed.routers_in_sync):
         return "Progressing"
     return state.phase

@@ -69,6 +69,13 @@ def test_cluster_without_the_kinds_has_no_weir():
     assert not isinstance(told, MissingError)
 
 
+def test_field_that_the_schema_has_not_is_a_refusal_though_the_server_calls_it_its_fault():
+    message = "failed to create typed patch object (llm/x; y): .spec.foo: field not declared"
+    told = refused(500, ROUTES, status(message))
+    assert isinstance(told, RefusedError)
+    assert isinstance(refused(500, ROUTES, status("etcd is away")), UnreachableError)
+
+
 def test_kind_that_is_gone_means_the_same():
     told = refused(404, ROUTES, status("the server could not find the requested resource"))
     assert "has no Weir" in str(told)

@@ -37,7 +37,7 @@ def test_a_cluster_runs_it_and_its_other_kinds_are_left_alone(objects):
     parsed = parse({FILE.name: FILE.read_text()})
     compiled = compile_world(parsed.resources, cluster=True)
     assert parsed.problems + compiled.problems == ()
-    assert set(compiled.routes) == {"llm/assistant"}
+    assert set(compiled.routes) == {"demo/assistant"}
     assert parsed.others == 2 == len(objects) - len(parsed.resources)
 
 

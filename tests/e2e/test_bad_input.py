@@ -259,6 +259,9 @@ def test_hand_edited_workload_is_put_back_and_told(served: Served) -> None:
         )
     for about in ("large", name):
         _put_back(served, about, f"Deployment {namespace}/{name}: spec.replicas changed")
+    cluster.kubectl("set", "env", f"deployment/{name}", "THEIRS=1", "-n", namespace)
+    at = ("deployment", name, "-n", namespace)
+    wait_for(lambda: "THEIRS" not in str(cluster.get(*at)["spec"]), 30, "no variable of theirs")
 
 
 def _put_back(served: Served, about: str, wanted: str) -> None:

@@ -5,7 +5,7 @@ import copy
 import pytest
 
 from support.rendering import REVISION, backend
-from weir_operator.drift import drifted, hand_edit
+from weir_operator.drift import added, drifted, hand_edit, without_additions
 from weir_operator.objects import stamped
 from weir_operator.workloads import identity_objects
 
@@ -152,6 +152,31 @@ def test_hand_edit_is_told_with_its_fields_and_its_author():
 def test_field_of_a_listed_item_is_told_by_the_items_name():
     told = hand_edit(edited((*VLLM, "image"), "evil"), DEPLOYMENT, manager="weir-operator")
     assert "spec.template.spec.containers[vllm].image changed" in told.message
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("env", [*DEPLOYMENT["spec"]["template"]["spec"]["containers"][0]["env"], {"name": "X"}]),
+        ("envFrom", [{"configMapRef": {"name": "x"}}]),
+    ],
+)
+def test_what_somebody_adds_to_a_container_is_taken_out(field, value):
+    live = edited((*VLLM, field), value)
+    place = f"spec.template.spec.containers[vllm].{field}"
+    assert added(live, DEPLOYMENT) == [place]
+    assert added(DEPLOYMENT, DEPLOYMENT) == []
+    told = hand_edit(live, DEPLOYMENT, manager="weir-operator")
+    assert f"{place} changed by kubectl-edit" in told.message
+    patch = without_additions(DEPLOYMENT)["spec"]["template"]["spec"]
+    assert patch["containers"] == DEPLOYMENT["spec"]["template"]["spec"]["containers"]
+
+
+def test_a_container_that_somebody_adds_is_taken_out():
+    live = copy.deepcopy(DEPLOYMENT)
+    live["spec"]["template"]["spec"]["initContainers"] = [{"name": "theirs", "image": "x"}]
+    assert added(live, DEPLOYMENT) == ["spec.template.spec.initContainers[theirs]"]
+    assert without_additions(DEPLOYMENT)["spec"]["template"]["spec"]["initContainers"] is None
 
 
 def test_many_fields_are_counted():

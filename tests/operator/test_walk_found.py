@@ -1,0 +1,90 @@
+"""What a walk finds out by itself: what loads, what was deleted, what came later."""
+
+import asyncio
+import copy
+
+from support.objects import CALIBRATION, calibration, route
+from support.walking import SPACE, operators, routed, until
+
+
+def vllm(revision="main"):
+    """Return a backend that the operator runs."""
+    return {
+        "apiVersion": "inference.weir.dev/v1alpha1",
+        "kind": "ModelBackend",
+        "metadata": {"name": "small", "namespace": SPACE, "uid": "backend-small"},
+        "spec": {
+            "model": {"uri": "hf://a/small", "revision": revision, "servedName": "small"},
+            "capabilities": ["Chat", "Logprobs"],
+            "vllm": {"image": "vllm:1"},
+        },
+    }
+
+
+def loaded(ring):
+    """Have every model server ready."""
+    for obj in ring.api.of("Deployment"):
+        replicas = obj["spec"].get("replicas", 1)
+        if obj["metadata"]["name"] != "weir-router":
+            ring.api.write({**copy.deepcopy(obj), "status": {"readyReplicas": replicas}})
+
+
+def servers(ring, kind="ModelRevision"):
+    return {
+        obj["metadata"]["name"]: obj
+        for obj in ring.api.of(kind)
+        if obj["metadata"]["name"].startswith("small-")
+    }
+
+
+async def loading():
+    async with operators("r1") as ring:
+        ring.api.write(vllm(), routed("30s"))
+        await ring.start()
+        await until(lambda: ring.condition("Ready").get("reason") == "NoHealthyBackend")
+        assert "no pod is ready" in ring.condition("Ready")["message"]
+        assert ring.api.status()["phase"] == "Progressing"
+        await until(lambda: servers(ring, "Deployment"))
+        loaded(ring)
+        await until(lambda: ring.condition("Ready").get("status") == "True")
+        assert ring.api.status()["phase"] == "Healthy"
+
+
+def test_a_route_whose_model_loads_is_not_ready():
+    asyncio.run(loading())
+
+
+async def deleted():
+    async with operators("r1") as ring:
+        ring.api.write(vllm(), routed("30s"))
+        await ring.start()
+        (old,) = await until(lambda: servers(ring))
+        await until(lambda: old in servers(ring, "Deployment"))
+        loaded(ring)
+        await until(lambda: ring.condition("Ready").get("status") == "True")
+        before = servers(ring)[old]["spec"]
+        ring.api.write(vllm(revision="next"))
+        await until(lambda: len(servers(ring)) == 2)
+        ring.api.drop("ModelRevision", old, SPACE)
+        await until(lambda: old in servers(ring))
+        assert servers(ring)[old]["spec"] == before
+
+
+def test_a_deleted_revision_of_stables_model_server_is_made_again():
+    asyncio.run(deleted())
+
+
+async def came_later():
+    made = route("assistant", deadline="30s")
+    sure = {"name": "sure", "type": "Confidence", "method": "Logprob", "minProbability": "0.5"}
+    made["spec"]["behaviour"]["tiers"][0]["accept"] = [{**sure, "calibrationRef": {"name": "cal"}}]
+    async with operators("r1") as ring:
+        ring.api.write(vllm(), made)
+        await ring.start()
+        await until(lambda: ring.condition("ResolvedRefs").get("reason") == "CalibrationNotFound")
+        ring.api.write(calibration(**CALIBRATION))
+        await until(lambda: ring.condition("ResolvedRefs").get("status") == "True", 6)
+
+
+def test_a_calibration_that_comes_after_its_route_is_found():
+    asyncio.run(came_later())
