@@ -32,7 +32,8 @@ _CAUSE = re.compile(
     re.S,
 )
 _SEEN = {"Required value": "nothing", "Forbidden": "what is forbidden"}
-_TYPED = re.compile(r"failed to create typed patch object .*?: \.(\S+): (.*)", re.S)
+_TYPED = re.compile(r"failed to create typed patch object .*?:\s+(?:errors:\s+)?(\..*)", re.S)
+_TYPED_FIELD = re.compile(r"^\s*\.(\S+): (.*)$", re.M)
 """What server-side apply says of a field that its schema does not have, or has otherwise."""
 
 
@@ -96,7 +97,9 @@ def refused_fields(
         return [_of_cause(one, cause) for cause in causes]
     found = _TYPED.search(message)
     if found:
-        return [_problem(one, found[1], found[2][:200], "what the CRD's schema has there")]
+        wanted = "what the CRD's schema has there"
+        fields = _TYPED_FIELD.findall(found[1])
+        return [_problem(one, field, seen[:200], wanted) for field, seen in fields]
     return [_problem(one, "", message, "an object that it takes")]
 
 
