@@ -22,6 +22,7 @@ from weir_core.wire import MAX_REPORT, Push, Routed, Version, WireError, decode_
 from weir_operator.gatekeeper import Caller, Gatekeeper
 from weir_operator.health import Health
 from weir_operator.inbox import Connected, Inbox, Published, published
+from weir_operator.unharmed import Unharmed
 
 __all__ = ["Connected", "Feed", "Pace"]
 
@@ -111,6 +112,7 @@ class Feed:
         self._chance = chance
         self._pace = pace
         self._spaces: dict[str, _Space] = {}
+        self._calls = Unharmed()
         self.refused: dict[str, int] = {}
         self._health = Health(SERVICE)
         self._server: aio.Server | None = None
@@ -145,6 +147,7 @@ class Feed:
                 stream.over.set()
         if self._server is not None:
             await self._server.stop(grace_s)
+            await self._calls.over(grace_s)
 
     # What the walk says and asks.
 
@@ -248,7 +251,7 @@ class Feed:
         await space.known.wait()
         while True:
             async with asyncio.timeout(self._pace.silent):
-                data = await context.read()
+                data = await self._calls.of(context.read())
             if data is aio.EOF:
                 return
             self._take(space, stream, data)
@@ -288,7 +291,7 @@ class Feed:
         while True:
             stream.wake.clear()
             push = stream.delta(space, self._term) or Push(term=self._term)
-            await context.write(encode(push))
+            await self._calls.of(context.write(encode(push)))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stream.wake.wait(), self._pace.heartbeat)
 

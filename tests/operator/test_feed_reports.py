@@ -108,7 +108,7 @@ def test_the_walk_is_woken_by_a_trip_and_not_by_the_passing_of_time() -> None:
             operator.publish(rolling())
             async with line(operator, operator.api.router()) as router:
                 await router.tell()
-                await until(lambda: operator.woken)
+                await until(lambda: operator.feed.connected("llm"))
                 operator.woken.clear()
                 await router.tell()
                 await router.tell()
