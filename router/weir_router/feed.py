@@ -24,7 +24,6 @@ from weir_router.ledger import Ledger
 from weir_router.obedience import Obedience
 from weir_router.orders import OldTermError
 from weir_router.resolve import Resolver
-from weir_router.unharmed import Unharmed
 
 METHOD = "/weir.Feed/Stream"
 MAX_ADDRESSES = 8
@@ -96,7 +95,6 @@ class Feed:
         self._pace = pace
         self._chance = chance
         self._resolve = Resolver()
-        self._calls = Unharmed()
         self._heard_s = float("-inf")
         self._connected = False
         self._tried = asyncio.Event()
@@ -183,8 +181,6 @@ class Feed:
                 hearing.cancel()
                 telling.cancel()
                 await asyncio.gather(hearing, telling, return_exceptions=True)
-                call.cancel()
-                await self._calls.over(REASON_S)
             (telling if hearing.cancelled() else hearing).result()
 
     async def _target(self) -> str:
@@ -205,7 +201,7 @@ class Feed:
         while True:
             try:
                 async with asyncio.timeout(self._pace.silent):
-                    data = await self._calls.of(call.read())
+                    data = await call.read()
             except TimeoutError as error:
                 raise FeedError(f"nothing heard for {self._pace.silent:g} s") from error
             if data is aio.EOF:
@@ -239,7 +235,7 @@ class Feed:
                     sent.clear()
                     unsent = _unsent(self._ledger.tallies(now_s), sent)
                 data, count = filled(report, unsent)
-                await self._calls.of(call.write(data))
+                await call.write(data)
                 sent.update((t.key, (t.seq, now_s)) for t in unsent[:count])
                 told, told_s = report, now_s
             if final:
