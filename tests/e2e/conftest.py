@@ -102,7 +102,7 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     name = f"test-{os.getpid()}-{next(_numbers)}"
     cluster.kubectl("create", "namespace", name)
     yield name
-    cluster.kubectl("delete", "namespace", name, "--wait=false")
+    cluster.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
 
 
 def _call(*command: str) -> subprocess.CompletedProcess[str]:

@@ -163,4 +163,5 @@ def _refused(weir: Cluster, namespace: str, name: str) -> set[int]:
     lines = weir.kubectl("logs", OPERATOR, "-n", SYSTEM, "--tail=500").splitlines()
     told: list[dict[str, Any]] = [json.loads(line) for line in lines if line.startswith("{")]
     of_pod = [one for one in told if (one.get("namespace"), one.get("pod")) == (namespace, name)]
-    return {one["refused"] for one in of_pod if one["message"] == "report in part"}
+    parts = [one["refused"].split() for one in of_pod if one["message"] == "report in part"]
+    return {sum(int(part.rpartition("=")[2]) for part in reasons) for reasons in parts}
