@@ -2,7 +2,7 @@
 
 One namespace serves throughout under a small load; after each test nothing was lost, nothing
 restarted, and the route serves by the revision that it had. A clock that jumps is not tried on a
-machine that others use: tests/operator/test_clock.py and tests/core/test_rollout_time.py have it.
+machine that others use: tests/core/test_steady.py and tests/core/test_rollout_time.py have it.
 Devices, foreign Deployments and Services of backends are in test_scheduling.py.
 """
 
