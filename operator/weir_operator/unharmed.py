@@ -1,7 +1,7 @@
 """gRPC's operations, awaited so that none is ever cancelled.
 
-The asyncio half of gRPC frees what it gave its core when the awaiter of a read or write is
-cancelled, and the core may still write there: a crash (grpc/grpc issue 43360 and pull 43409).
+When the awaiter of a read or write is cancelled, the asyncio half of gRPC lets go of what its core
+still works with: a leak, and by pull 43409 of grpc/grpc (issue 43360) perhaps worse.
 """
 
 import asyncio

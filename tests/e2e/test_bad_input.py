@@ -1,9 +1,8 @@
 """Bad input on a real cluster: a condition and an Event say what to do, and stable goes on.
 
 One namespace serves throughout under a small load; after each test nothing was lost, nothing
-restarted, and the route serves by the revision that it had. A clock that jumps is not tried on a
-machine that others use: tests/core/test_steady.py and tests/core/test_rollout_time.py have it.
-Devices, foreign Deployments and Services of backends are in test_scheduling.py.
+restarted, and the route serves by the revision that it had. Clocks that jump are in
+tests/core/test_steady.py, devices and foreign objects of backends in test_scheduling.py.
 """
 
 import json
