@@ -21,7 +21,7 @@ from cel_rules import (
     unique_names,
 )
 from pydantic import BaseModel
-from step_rules import STEP_RULES
+from step_rules import ONE_KIND, STEP_RULES
 
 from weir_core.backend_spec import BackendSpec, Drain
 from weir_core.crosscheck import ENDING_MS, LEAST_WITHIN_MS, MOST_WITHIN_MS
@@ -116,7 +116,6 @@ _NO_TIMES = " || ".join(
     f"(has(self.{one}) && !self.{one}.matches({_DURATION}))"
     for one in ("gracePeriod", "preStopDelay")
 )
-_KINDS = ("setWeight", "hold", "pause", "prove")
 
 _OBJECT_RULES: Mapping[type[BaseModel], tuple[Rule, ...]] = {
     BackendSpec: (
@@ -251,12 +250,7 @@ _OBJECT_RULES: Mapping[type[BaseModel], tuple[Rule, ...]] = {
             reason=FORBIDDEN,
         ),
     ),
-    StepSpec: (
-        Rule(
-            f"[{', '.join(f'has(self.{one})' for one in _KINDS)}].filter(x, x).size() == 1",
-            f"wanted exactly one of {', '.join(_KINDS)}",
-        ),
-    ),
+    StepSpec: (ONE_KIND,),
     HoldSpec: (
         Rule(
             "has(self.minRequests) || has(self.duration)",

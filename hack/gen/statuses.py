@@ -138,6 +138,23 @@ def _route() -> dict[str, Schema]:
             inSync=_count("Those that acknowledged the latest snapshot."),
             of=_count("All of them."),
         ),
+        **_verdict(),
+        "lastRollback": _maybe(_last_rollback()),
+        "lastCommand": _maybe(
+            _group(
+                "The last annotation inference.weir.dev/command, and what came of it.",
+                command=_text("As it was given: verb@revision#time."),
+                result=_text("Done or Refused."),
+                message=_text("What was done, or why not."),
+                at=_text("When."),
+            )
+        ),
+        "rollout": _group("What a restarted operator goes on from; not for people."),
+    }
+
+
+def _verdict() -> dict[str, Schema]:
+    return {
         "verdict": _text("InsufficientData, NoHarmYet, Harm, Safe, Inconclusive, or why it ended."),
         "eValue": _text("Evidence of harm; at the threshold the canary is rolled back."),
         "threshold": _text("The e-value that rolls back."),
@@ -152,17 +169,6 @@ def _route() -> dict[str, Schema]:
             badServed=_count("Canary answers with a problem that reached a client."),
             objectives=_objectives("What is known of each objective."),
         ),
-        "lastRollback": _maybe(_last_rollback()),
-        "lastCommand": _maybe(
-            _group(
-                "The last annotation inference.weir.dev/command, and what came of it.",
-                command=_text("As it was given: verb@revision#time."),
-                result=_text("Done or Refused."),
-                message=_text("What was done, or why not."),
-                at=_text("When."),
-            )
-        ),
-        "rollout": _group("What a restarted operator goes on from; not for people."),
     }
 
 

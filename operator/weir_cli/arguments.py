@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TypeAlias
 
+from weir_cli.kinds import NOUNS
 from weir_router.logs import FORMATS, LEVELS
 
 SERVER = "http://127.0.0.1:8081"
@@ -191,26 +192,41 @@ def _get(commands: Commands, asking: argparse.ArgumentParser) -> None:
         "cluster, backends or revisions",
     )
     _add_everywhere(get)
+    get.add_argument(
+        "-w", "--watch", action="store_true", help="show it live, as the command watch does"
+    )
     _output(get, "wide", "json", "yaml", "name")
+
+
+def route(text: str) -> str:
+    """Return what names a route, without the kind that `get -o name` puts in front."""
+    noun, slash, name = text.partition("/")
+    kind = NOUNS.get(noun.lower(), "ModelRoute") if slash else "ModelRoute"
+    if kind != "ModelRoute":
+        raise argparse.ArgumentTypeError(f"saw a {kind}, {text}, wanted a ModelRoute")
+    return name if slash and noun.lower() in NOUNS else text
 
 
 def _describe(commands: Commands, asking: argparse.ArgumentParser) -> None:
     describe = _add(commands, "describe", "tell all about one route, with the evidence", asking)
-    describe.add_argument("route", metavar="ROUTE", help="name or namespace/name")
+    describe.add_argument("route", metavar="ROUTE", type=route, help="name or namespace/name")
     _output(describe, "json", "yaml")
 
 
 def _watch(commands: Commands, asking: argparse.ArgumentParser) -> None:
     watch = _add(commands, "watch", "watch a route live: evidence, tiers, events", asking)
-    watch.add_argument("route", metavar="ROUTE", nargs="?", help="may be left out if there is one")
     watch.add_argument(
+        "route", metavar="ROUTE", nargs="?", type=route, help="may be left out if there is one"
+    )
+    how = watch.add_mutually_exclusive_group()
+    how.add_argument(
         "--interval",
         metavar="SECONDS",
         type=seconds,
         help="time between looks (default: 0.5, of a cluster 1)",
     )
+    how.add_argument("--once", action="store_true", help="print one frame and end")
     _add_everywhere(watch)
-    watch.add_argument("--once", action="store_true", help="print one frame and end")
 
 
 def seconds(text: str) -> float:
@@ -228,7 +244,9 @@ def _explain(commands: Commands, asking: argparse.ArgumentParser) -> None:
     explain = _add(commands, "explain", "tell what would be done with a request, and why", asking)
     explain.add_argument("--model", metavar="NAME", help="the model name that a client asks for")
     body = explain.add_mutually_exclusive_group()
-    body.add_argument("--message", metavar="TEXT", help="what the user says (default: hello)")
+    body.add_argument(
+        "--message", metavar="TEXT", help="what the user says, for rules that ask (default: hello)"
+    )
     body.add_argument(
         "--file", metavar="JSON", help="a whole request; - is standard input; --model replaces its"
     )
@@ -258,9 +276,10 @@ def _rollout(commands: Commands, asking: argparse.ArgumentParser) -> None:
     verbs = rollout.add_subparsers(dest="verb", metavar="VERB", required=True)
     for verb, help in VERBS.items():
         command = _add(verbs, verb, help, asking)
-        command.add_argument("route", metavar="ROUTE", help="name or namespace/name")
+        command.add_argument("route", metavar="ROUTE", type=route, help="name or namespace/name")
+        default = "the one rolled back last" if verb == "retry" else "the current canary"
         command.add_argument(
-            "--revision", metavar="NAME", help="which revision (default: the current canary)"
+            "--revision", metavar="NAME", help=f"which revision (default: {default})"
         )
         if verb == "promote":
             command.add_argument("--full", action="store_true", help="skip every step that is left")

@@ -32,6 +32,11 @@ class Client:
         """Namespaces are shown where there are several."""
         return False
 
+    @property
+    def where(self) -> str:
+        """All routes are of this one Weir."""
+        return ""
+
     def statuses(self, names: Sequence[str] = ()) -> Json:
         """Return the statuses of all routes, or of those that are named, in that order."""
         told = self._ask("/weir/v1/status")

@@ -58,7 +58,6 @@ class Cluster:
             "created": {key_of(one): created_s(one) for one in found},
             "objects": {key_of(one): one for one in found},
             "problems": [],
-            "where": self.where,
         }
 
     def objects(self, kind: str, names: Sequence[str] = ()) -> list[Json]:
@@ -138,7 +137,10 @@ class Cluster:
             for one in oldest_first
         ]
         snapshot = Snapshot(routes=tuple(one for one in policies if one is not None))
-        return explain(empty().next(snapshot, ()), body.encode(errors="replace"), dict(headers))
+        told = explain(empty().next(snapshot, ()), body.encode(errors="replace"), dict(headers))
+        if told.get("refused", {}).get("code") == "model_not_found":
+            told["refused"]["why"] += f" {self.where}"
+        return told
 
     def _split(self, kind: str, name: str) -> tuple[str, str]:
         namespace, slash, bare = name.partition("/")

@@ -96,7 +96,7 @@ def _evidence(status: Told) -> str:
     ]
     facts = [
         *counts,
-        ("Coverage:", f"{found['coverage']} of what is due is settled" if covered else "–"),
+        ("Coverage:", f"{found['coverage']} of what is due is settled" if covered else "-"),
         ("Sample ratio:", f"E {found['sampleRatioEValue']}"),
         ("Audits:", str(found["audits"])),
         ("Bad served:", f"{found['badServed']} canary requests"),
@@ -142,7 +142,8 @@ def _rollback(status: Told, now_s: float) -> str:
 def _backends(told: Told, now_s: float) -> str:
     rows = [
         (
-            one["name"],
+            # Of servers that Weir runs there may be several versions, each with its own address.
+            one["identity"] if one["identity"] in one["url"] else one["name"],
             one["model"],
             ", ".join(one["parts"]),
             ", ".join(one["arms"]),
@@ -167,7 +168,7 @@ def _tiers(told: Told) -> str:
         )
         for tier, cost in zip(tiers, parts.costs(tiers), strict=True)
     ]
-    header = ("TIER", "REQUESTS", "SHARE", "TOKENS-IN", "TOKENS-OUT", "COST")
+    header = ("TIER", "ANSWERED", "SHARE", "TOKENS-IN", "TOKENS-OUT", "COST")
     return tabled(header, rows, indent="  ") if rows else ""
 
 

@@ -15,15 +15,24 @@ SESSION_HEADER = "x-session-id"
 
 def run(args: argparse.Namespace) -> int:
     """Print the decision; 1 if the request would be refused."""
-    headers = dict(args.header)
-    if args.session is not None:
-        headers.setdefault(SESSION_HEADER, args.session)
+    headers = headers_of(args)
     told = source_of(args).explain(body_of(args), headers)
     print(json.dumps(told, indent=2) if args.output == "json" else as_text(told))
     if args.session is not None and told.get("session", args.session) != args.session:
         hint = "the route has sessions by another header: name it by --header"
         print(f"note: {SESSION_HEADER} was not looked at; {hint}", file=sys.stderr)
     return 1 if "refused" in told else 0
+
+
+def headers_of(args: argparse.Namespace) -> dict[str, str]:
+    """Return the request's headers. Raises CommandError where one is given twice."""
+    session = [] if args.session is None else [(SESSION_HEADER, args.session)]
+    headers: dict[str, str] = {}
+    for name, value in (*args.header, *session):
+        if name.lower() in (known.lower() for known in headers):
+            raise CommandError(f"explain: saw header {name} twice, wanted each once", code=2)
+        headers[name] = value
+    return headers
 
 
 def body_of(args: argparse.Namespace) -> str:
@@ -58,6 +67,12 @@ def as_text(told: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _seen(signals: dict[str, Any]) -> str:
+    """Return what rules saw of the request: the rest of it makes no difference."""
+    told = ", ".join(f"{name} {json.dumps(value)}" for name, value in signals.items())
+    return told or "nothing of the request: no rule asks"
+
+
 def _arm(arm: dict[str, Any]) -> list[str]:
     rows = [
         (
@@ -73,6 +88,7 @@ def _arm(arm: dict[str, Any]) -> list[str]:
     return [
         f"{arm['arm'].capitalize()}: {arm['revision']}",
         f"  Rule:      {arm['rule']}",
+        *([f"  Seen:      {_seen(arm['seen'])}"] if "seen" in arm else []),
         f"  Deadline:  {arm['deadlineMs']:,} ms, at most {arm['maxAttempts']} attempts",
         f"  Fallback:  {fallback}",
         tabled(("TIER", "BACKEND", "MODEL", "ACCEPTS", "OTHERWISE"), rows, indent="  "),

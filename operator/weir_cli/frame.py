@@ -233,7 +233,7 @@ def _tiers(told: Told, width: int) -> RenderableType | None:
     if not tiers:
         return None
     cells = _cells(width, narrow=14, wide=30)
-    columns = (("TIERS", "name"), ("REQUESTS", "right"), ("SHARE", "right"), ("", "left"))
+    columns = (("TIERS", "name"), ("ANSWERED", "right"), ("SHARE", "right"), ("", "left"))
     numbers = (("TOKENS IN", "right"), ("OUT", "right"), ("COST", "right"))
     table = _grid(*columns, *numbers, header=True)
     for tier, cost in zip(tiers, parts.costs(tiers), strict=True):

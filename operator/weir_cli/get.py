@@ -5,11 +5,13 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import yaml
 
 from weir_cli import parts
+from weir_cli.errors import CommandError
 from weir_cli.kinds import meant, resource, rows
 from weir_cli.objects import GROUP_VERSION
 from weir_cli.sources import Source, source_of
@@ -23,6 +25,8 @@ WIDE = ("ACTUAL", "THRESHOLD", "ROUTERS", "MESSAGE")
 def run(args: argparse.Namespace) -> int:
     """Print what is there, and to standard error what is wrong with anything."""
     kind, names = meant(args.words)
+    if args.watch:
+        return _watched(args, kind, names)
     source, now_s = source_of(args), time.time()
     if kind != "ModelRoute":
         _print_objects(source, kind, names, args.output, now_s)
@@ -31,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output in ("json", "yaml"):
         print(as_data(as_objects(told, alone=len(names) == 1), args.output))
     elif not told["routes"]:
-        print(" ".join(filter(None, ("no routes", told.get("where")))), file=sys.stderr)
+        print(f"no routes {source.where}".rstrip(), file=sys.stderr)
     elif args.output == "name":
         print("\n".join(f"{resource(kind)}/{key.partition('/')[2]}" for key in told["routes"]))
     else:
@@ -42,6 +46,16 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _watched(args: argparse.Namespace, kind: str, names: Sequence[str]) -> int:
+    """Watch one route, or the list of all. Raises CommandError for what cannot be watched."""
+    if kind != "ModelRoute" or len(names) > 1:
+        raise CommandError("get --watch: wanted one ModelRoute, or none for all of them", code=2)
+    if args.output:
+        raise CommandError(f"saw --watch and --output {args.output}, wanted one", code=2)
+    args.route, args.interval, args.once = (names[0] if names else None), None, False
+    return int(import_module("weir_cli.watch").run(args))
+
+
 def _print_objects(
     source: Source, kind: str, names: Sequence[str], shape: str | None, now_s: float
 ) -> None:
@@ -50,7 +64,7 @@ def _print_objects(
         alone = len(names) == 1
         print(as_data(found[0] if alone else _list(found), shape))
     elif not found:
-        print(f"no {kind}s", file=sys.stderr)
+        print(f"no {kind}s {source.where}", file=sys.stderr)
     elif shape == "name":
         print("\n".join(f"{resource(kind)}/{one['metadata']['name']}" for one in found))
     else:

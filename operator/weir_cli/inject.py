@@ -15,6 +15,7 @@ import yaml
 
 from weir_cli.errors import CommandError
 from weir_cli.kube import Api, RefusedError
+from weir_cli.sources import refuse_unused
 from weir_core.errors import Problem
 from weir_core.manifests import Written, objects
 from weir_core.resources import title_of_object
@@ -129,6 +130,7 @@ def _settings(args: argparse.Namespace) -> tuple[RouterSettings, str]:
     given = {name: getattr(args, name) for name in ("image", "feed") if getattr(args, name)}
     namespace = args.namespace or ""
     if len(given) == 2:
+        refuse_unused(args, ("context", "kubeconfig"), beside="both --image and --feed")
         return RouterSettings(**given), namespace
     try:
         api = Api.connect(kubeconfig=args.kubeconfig, context=args.context)

@@ -18,7 +18,7 @@ Told = Mapping[str, Any]
 
 
 class TierShare(msgspec.Struct, frozen=True, kw_only=True):
-    """What one tier served: requests, its share of them all in [0, 1], tokens, price units."""
+    """What one tier served: requests answered, its share of them in [0, 1], tokens, price units."""
 
     name: str
     requests: int
@@ -103,10 +103,14 @@ def e_fraction(e_value: str, threshold: str) -> float:
 
 
 def interval(objective: Told) -> str:
-    """Return the ratio with its interval: "1.3 (0.2–4)"; no upper end is ∞."""
+    """Return the ratio with its interval: "1.3 (0.2–4)"; no upper end is ∞.
+
+    The interval is smoothed, the ratio is not: of no failures the lower end is none.
+    """
     if not objective["ratio"]:
         return "-"
     low, _, high = objective["interval"].partition("-")
+    low = min(low, objective["ratio"], key=number)
     return f"{objective['ratio']} ({low}–{high or '∞'})"
 
 

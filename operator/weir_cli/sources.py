@@ -22,6 +22,10 @@ class Source(Protocol):
     def spaced(self) -> bool:
         """Whether lists show the namespace of each route, even when there is one alone."""
 
+    @property
+    def where(self) -> str:
+        """Return where is looked, in words; "" where that goes without saying."""
+
     def statuses(self, names: Sequence[str] = ()) -> Json:
         """Return {"routes": {"namespace/name": status}, "problems": […]}, of all or of `names`.
 
@@ -67,6 +71,14 @@ def is_cluster(args: argparse.Namespace) -> bool:
             f"saw --server and {option}, wanted one: a standalone Weir has no {option}", code=2
         )
     return bool(given) or (args.plugin and not server)
+
+
+def refuse_unused(args: argparse.Namespace, names: Iterable[str], *, beside: str) -> None:
+    """Raise CommandError where an option is given that makes no difference beside another."""
+    given = [name for name in names if getattr(args, name, None)]
+    if given:
+        option = f"--{given[0].replace('_', '-')}"
+        raise CommandError(f"saw {option} and {beside}, wanted one: no cluster is asked", code=2)
 
 
 def find_route(wanted: str, keys: Iterable[str]) -> str:

@@ -3,16 +3,19 @@
 Pure: objects as the API server gives them go in.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 from weir_cli.objects import UNSEEN, Obj, created_s, seconds_of, whole
+from weir_core.figures import instant
 from weir_core.policies import monitoring_of, rollout_of
+from weir_core.reach import backends_of
 from weir_core.resources import ModelRoute, from_object
-from weir_core.rollout import Transition
+from weir_core.rollout import RolloutState, Transition
 from weir_core.snapshot import Monitoring, RolloutPolicy
 from weir_operator.memory import recall, records_of
-from weir_router.described import Totals, described
+from weir_operator.standing import ROLLED_BACK_GRACE_S
+from weir_router.described import Totals, backend_row, described
 from weir_router.standing import Happened, SavedRoute
 
 
@@ -61,7 +64,40 @@ def told_of(
     standing = {one["metadata"]["name"]: one.get("status") or {} for one in backends}
     for row in told["backends"]:
         row["state"] = backend_state(standing.get(row["name"]), row["identity"])
+    told["backends"] += _left(route.state, standing, {row["identity"] for row in told["backends"]})
     return told
+
+
+def _left(state: RolloutState, standing: Mapping[str, Obj], shown: Set[str]) -> list[Obj]:
+    """Return the model servers that no arm calls any more and that run still, each with why."""
+    rows: dict[str, dict[str, Any]] = {}
+    for record in reversed(state.records):
+        for part, backend in backends_of(record.revision.behaviour):
+            status = standing.get(backend.name)
+            version = _version(status, backend.identity)
+            if backend.identity in shown or status is None or version is None:
+                continue
+            is_canary = state.stage == "RolledBack" and record.revision.name == state.canary
+            why = _kept(version, rolled_back_s=state.since_s if is_canary else None)
+            told = f"{backend_state(status, backend.identity)}; {why}"
+            row = rows.setdefault(backend.identity, {**backend_row(backend), "state": told})
+            if part not in row["parts"]:
+                row["parts"].append(part)
+    return list(rows.values())
+
+
+def _kept(version: Obj, *, rolled_back_s: float | None) -> str:
+    """Return why a model server that no arm of a route calls is there, or why it is not."""
+    if version.get("routes"):
+        return f"used by {', '.join(version['routes'])}"
+    if version.get("reason"):
+        return "nothing calls it"
+    if rolled_back_s is not None:
+        end = instant(rolled_back_s + ROLLED_BACK_GRACE_S)
+        return f"rolled back, kept until {end} for a retry"
+    if version.get("newest"):
+        return "its spec asks for it"
+    return "kept until every router has heard that nothing calls it"
 
 
 def happened(events: Iterable[Obj]) -> list[Happened]:
@@ -86,13 +122,19 @@ def backend_state(status: Obj | None, identity: str) -> str:
     """Return how the workload of one identity stands, "" for a backend without one."""
     if status is None:
         return "the ModelBackend is gone"
-    for one in status.get("identities") or ():
-        if one.get("name") == identity:
-            why = f", {one['reason']}" if one.get("reason") else ""
-            return f"{one.get('replicas', '')} ready{why}"
+    version = _version(status, identity)
+    if version is not None:
+        why = f", {version['reason']}" if version.get("reason") else ""
+        return f"{version.get('replicas', '')} ready{why}"
     if status.get("reason") == "External":
         return "external"
     return str(status.get("reason") or "unknown")
+
+
+def _version(status: Obj | None, identity: str) -> Obj | None:
+    """Return what a backend's status tells of one of its model servers, if it is there."""
+    versions = (status or {}).get("identities") or ()
+    return next((one for one in versions if one.get("name") == identity), None)
 
 
 def _unseen(obj: Obj) -> list[str]:

@@ -15,12 +15,14 @@ MOST_ROUTERS = 20
 MANAGEMENT_PORT = 8081
 ROUTERS = "inference.weir.dev/router=deployment"
 PICO = 1e12
+ANSWERED = "200"
+"""Replies of any other status had no answer of the tier."""
 DIRECTIONS = {"input": "inputTokens", "output": "outputTokens"}
 Totals = dict[str, dict[str, float]]
 
 
 def of_route(api: Api, namespace: str, key: str) -> Totals | None:
-    """Return requests, tokens and cost by tier; None where not all routers can be asked."""
+    """Return answers, tokens and cost by tier; None where not all routers can be asked."""
     pods = f"/api/v1/namespaces/{quoted(namespace)}/pods"
     try:
         found = api.every(pods, labelSelector=ROUTERS, fieldSelector="status.phase=Running")
@@ -65,7 +67,7 @@ def _meaning(name: str, labels: Mapping[str, str], value: float) -> tuple[str, f
     """Return the field that a sample counts towards, "" for none."""
     match name:
         case "weir_requests_total":
-            return "requests", value
+            return "requests" if labels.get("code") == ANSWERED else "", value
         case "weir_tokens_total":
             return DIRECTIONS.get(labels.get("direction", ""), ""), value
         case "weir_cost_total":

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from weir_cli.errors import CommandError
-from weir_cli.sources import is_cluster
+from weir_cli.sources import is_cluster, refuse_unused
 from weir_core.compile import compile_world
 from weir_core.errors import Problem
 from weir_core.manifests import Written, objects, parse
@@ -32,6 +32,8 @@ class Validated(msgspec.Struct, frozen=True, kw_only=True):
 
 def run(args: argparse.Namespace) -> int:
     """Print the problems; 2 if there are any."""
+    if args.offline:
+        refuse_unused(args, ("context", "kubeconfig"), beside="--offline")
     texts, unreadable = gathered(args.paths)
     if is_cluster(args) and not args.offline:
         found = _asked(texts, unreadable, args)

@@ -284,7 +284,7 @@ def _steps(rollout: Raw) -> Iterator[Trouble]:
 def _waiting(path: str, kind: str, raw: Raw, weight_bp: int) -> Iterator[Trouble]:
     seen = f"a weight of {weight_bp / 100:g}%"
     if kind == "prove" and not 0 < weight_bp < FULL_BP:
-        wanted = "a weight between 0 and 100%: elsewhere there is nothing to compare"
+        wanted = "a weight above 0 and below 100%: elsewhere there is nothing to compare"
         yield Trouble(f"{path}.prove", seen, wanted)
     if kind == "hold" and not raw:
         yield Trouble(f"{path}.hold", "neither", "minRequests, duration or both")

@@ -215,7 +215,7 @@ def test_describe_says_nothing_of_a_coverage_that_is_not_known(ask, management, 
     told = scenes["progressing"]()
     told["status"]["evidence"]["coverage"] = ""
     management.routes = {KEY: told}
-    assert "  Coverage:       –\n" in ask("describe", KEY).out
+    assert "  Coverage:       -\n" in ask("describe", KEY).out
 
 
 def test_describe_of_an_older_server_leaves_out_what_it_does_not_tell(ask, management, scenes):
@@ -271,6 +271,7 @@ EXPLAINED = {
             "arm": "stable",
             "revision": "chat-aaaaaaaaaa",
             "rule": "none matched: all tiers",
+            "seen": {"prompt_chars": 2, "stream": False},
             "tiers": [
                 {
                     "tier": "small",
@@ -296,6 +297,50 @@ def test_explain_sends_the_request_and_shows_the_decision(ask, management):
     body = json.loads(management.asked[-1]["body"])
     assert body == {"model": "a", "messages": [{"role": "user", "content": "hi"}]}
     assert "1. small   qwen      qwen3-8b   whole: Finish; sure: P(right) ≥ 0.85" in ran.out
+    assert "  Seen:      prompt_chars 2, stream false\n" in ran.out
+
+
+def test_explain_says_where_the_request_makes_no_difference(ask, management):
+    (arm,) = EXPLAINED["arms"]
+    management.explanation = {**EXPLAINED, "arms": [{**arm, "seen": {}}]}
+    ran = ask("explain", "--model", "a", "--message", "hi")
+    assert "  Seen:      nothing of the request: no rule asks\n" in ran.out
+
+
+@pytest.mark.parametrize("name", ["assistant", KEY, "mroute/assistant", "routes/assistant"])
+def test_route_may_be_named_with_its_kind(ask, one_route, name):
+    assert ask("describe", name).out.startswith("Name:        assistant\n")
+
+
+def test_route_is_no_backend(ask, one_route):
+    ran = ask("describe", "backend/small")
+    assert (ran.code, "saw a ModelBackend, backend/small" in ran.err) == (2, True)
+
+
+def test_get_watches_as_watch_does(ask, one_route, monkeypatch):
+    def interrupted(seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", interrupted)
+    ran = ask("get", "assistant", "--watch")
+    assert (ran.code, "EVIDENCE" in ran.out) == (130, True)
+
+
+@pytest.mark.parametrize(
+    "words", [("backends", "-w"), ("a", "b", "-w"), ("-w", "-o", "json")], ids=" ".join
+)
+def test_what_cannot_be_watched_is_refused(ask, one_route, words):
+    ran = ask("get", *words)
+    assert (ran.code, ran.out) == (2, "")
+    assert "wanted one" in ran.err
+
+
+def test_explain_of_an_older_server_leaves_out_what_rules_saw(ask, management):
+    (arm,) = EXPLAINED["arms"]
+    old = {name: value for name, value in arm.items() if name != "seen"}
+    management.explanation = {**EXPLAINED, "arms": [old]}
+    ran = ask("explain", "--model", "a")
+    assert (ran.code, "Seen:" in ran.out) == (0, False)
 
 
 def test_explain_of_a_refused_request_ends_with_1(ask, management):

@@ -193,7 +193,7 @@ weir_cost_total{route="llm/a",revision="a-1",arm="stable",tier="small"} 2e-06
 def test_metrics_of_a_router_are_summed_by_tier():
     found = counted(METRICS, "llm/a")
     assert set(found) == {"small", "large"}
-    assert found["small"]["requests"] == 6
+    assert found["small"]["requests"] == 5, "what failed was not answered"
     assert found["small"]["inputTokens"] == 50
     assert found["small"]["costPico"] == pytest.approx(2_000_000)
 

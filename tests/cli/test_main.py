@@ -1,5 +1,6 @@
 """Arguments, exit codes and the one line of trouble."""
 
+import json
 import subprocess
 import sys
 
@@ -51,6 +52,9 @@ def test_help_names_every_command(weir_command):
         ("explain",),
         ("explain", "--model", "a", "--message", "b", "--file", "c"),
         ("explain", "--file", "/nowhere"),
+        ("explain", "--model", "a", "--session", "s", "--header", "X-Session-Id: t"),
+        ("explain", "--model", "a", "--header", "a=1", "--header", "A=2"),
+        ("watch", "--once", "--interval", "1"),
         ("explain", "--model", "a", "--header", "novalue"),
         ("rollout", "promote"),
         ("rollout", "abort", "a", "--full"),
@@ -63,6 +67,29 @@ def test_wrong_use_ends_with_2(weir_command, words):
     ran = weir_command(*words)
     assert (ran.code, ran.out) == (2, "")
     assert ran.err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("get", "--server", "http://a", "-n", "b"), "saw --server and --namespace"),
+        (("get", "--server", "http://a", "-A"), "saw --server and --all-namespaces"),
+        (("describe", "r", "--server", "http://a", "--context", "c"), "saw --server and --context"),
+        (("validate", "FILE", "--offline", "--context", "c"), "saw --context and --offline"),
+        (("validate", "FILE", "--offline", "--kubeconfig", "k"), "saw --kubeconfig and --offline"),
+        (
+            ("inject", "-f", "FILE", "--image", "i", "--feed", "h:1", "--context", "c"),
+            "saw --context and both --image and --feed",
+        ),
+    ],
+    ids=lambda one: " ".join(one) if isinstance(one, tuple) else "",
+)
+def test_option_that_would_make_no_difference_is_refused(weir_command, tmp_path, words, told):
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}}
+    (tmp_path / "pod.json").write_text(json.dumps({**pod, "spec": {"containers": []}}))
+    ran = weir_command(*(str(tmp_path / "pod.json") if one == "FILE" else one for one in words))
+    assert (ran.code, ran.out) == (2, "")
+    assert told in ran.err
 
 
 @pytest.mark.parametrize("words", ASKING, ids=lambda words: words[0])

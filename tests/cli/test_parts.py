@@ -44,6 +44,10 @@ def test_interval_without_an_end_is_open():
     assert parts.interval(objective) == "1.3 (0.2–∞)"
 
 
+def test_interval_holds_its_ratio():
+    assert parts.interval({"ratio": "0", "interval": "0.081-30"}) == "0 (0–30)"
+
+
 def test_saving_is_unknown_without_prices(scenes):
     told = scenes["healthy"]()
     del told["alwaysLast"]

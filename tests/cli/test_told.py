@@ -4,6 +4,7 @@ import io
 import json
 
 import pytest
+from msgspec.structs import replace
 from rich.console import Console
 
 from support.rollouts import A
@@ -17,7 +18,9 @@ from weir_core import resources
 from weir_core.canonical import canonical
 from weir_core.history import RevisionRecord
 from weir_core.revision_spec import RevisionOf, record_status, revision_object
+from weir_core.rollout import RolloutState
 from weir_core.snapshot import Revision
+from weir_operator.memory import Checkpoint, RouteMemory, stored
 
 NOW_S = 1_234.0
 
@@ -155,6 +158,68 @@ def test_backends_stand_as_their_workloads_do():
     assert states["small"] == "0/1 ready, Loading"
     assert states["large"] == "the ModelBackend is gone"
     assert "0/1 ready, Loading" in as_text(found, now_s=NOW_S)
+
+
+def _left(version, *, stage="RolledBack"):
+    """Return how `describe` shows a version of small that no arm calls."""
+    served = behaviour()
+    newer = {"identity": "small-2", "url": "http://small-2.llm.svc:8000"}
+    tier = replace(served.tiers[0], backend=replace(served.tiers[0].backend, **newer))
+    tried = replace(served, tiers=(tier, *served.tiers[1:]))
+    gone = RevisionRecord(
+        revision=Revision(name="chat-bbbbbbbbbb", behaviour=tried, content=canonical(tried)),
+        outcome="RolledBack",
+        since_s=1_000.0,
+        attempt=1,
+        tripped=1,
+        reason="Harm",
+    )
+    state = RolloutState(
+        stable=A.name,
+        canary=gone.revision.name,
+        stage=stage,
+        attempt=1,
+        since_s=1_000.0,
+        records=(stable(), gone),
+    )
+    small = {
+        "metadata": {"name": "small"},
+        "status": {"identities": [{"name": "small-1", "replicas": "1/1"}, version]},
+    }
+    told = told_of(
+        route({"rollout": stored(RouteMemory(state, Checkpoint()), state)}),
+        revisions=[revision(stable()), revision(gone)],
+        backends=[small],
+    )
+    lines = as_text(told, now_s=NOW_S).partition("Backends:\n")[2].partition("\n\n")[0].splitlines()
+    assert len(lines) == 4
+    return " ".join(lines[-1].split())
+
+
+@pytest.mark.parametrize(
+    ("version", "shown"),
+    [
+        (
+            {"newest": True, "replicas": "1/1"},
+            "1/1 ready; rolled back, kept until 1970-01-01T00:21:40Z for a retry",
+        ),
+        (
+            {"newest": True, "replicas": "0/1", "reason": "RolledBack"},
+            "0/1 ready, RolledBack; nothing calls it",
+        ),
+        ({"replicas": "1/1", "routes": ["other"]}, "1/1 ready; used by other"),
+    ],
+    ids=["within the grace", "scaled to 0", "used elsewhere"],
+)
+def test_server_that_was_rolled_back_is_told_as_long_as_it_stands(version, shown):
+    assert _left({"name": "small-2", **version}) == f"small-2 s tier small - {shown}"
+
+
+def test_server_that_nothing_calls_is_told_with_why_it_stands():
+    shown = _left({"name": "small-2", "replicas": "1/1"}, stage="Idle")
+    assert shown.endswith("1/1 ready; kept until every router has heard that nothing calls it")
+    shown = _left({"name": "small-2", "newest": True, "replicas": "1/1"}, stage="Idle")
+    assert shown.endswith("1/1 ready; its spec asks for it")
 
 
 @pytest.mark.parametrize(

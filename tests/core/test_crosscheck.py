@@ -166,15 +166,15 @@ def test_labels_are_read(within):
 @pytest.mark.parametrize(
     ("steps", "field", "wanted"),
     [
-        pytest.param([{"prove": {}}], "[0].prove", "between 0 and 100%", id="prove at nothing"),
+        pytest.param([{"prove": {}}], "[0].prove", "above 0 and below 100%", id="prove at nothing"),
         pytest.param(
             [{"setWeight": 0}, {"prove": {}}, {"setWeight": 5}],
             "[1].prove",
-            "between 0 and 100%",
+            "above 0 and below 100%",
             id="prove at a weight of 0",
         ),
         pytest.param(
-            [{"setWeight": 100}, {"prove": {}}], "[1].prove", "between", id="prove at everything"
+            [{"setWeight": 100}, {"prove": {}}], "[1].prove", "below 100%", id="prove at everything"
         ),
         pytest.param(
             [{"setWeight": 50}, {"setWeight": 5}], "[1].setWeight", "50%", id="weights rise"

@@ -104,7 +104,7 @@ def _stable_is_explained(cli: Cli) -> None:
     assert "2. large" in told
     unknown = cli.here("explain", "--model", "nobody")
     assert unknown.code == 1
-    assert "known: assistant" in unknown.out
+    assert f"known: assistant in namespace {cli.namespace}" in unknown.out
 
 
 def _paused_canary_is_shown(cli: Cli) -> None:
@@ -221,6 +221,7 @@ def _advice(notes: str) -> list[str]:
 def test_trouble_is_told_in_one_line(weir: Cluster, namespace: str, tmp_path: Path) -> None:
     cli = Cli(weir, namespace)
     assert cli.here("get").err == f"no routes in namespace {namespace}\n"
+    assert cli.here("get", "backends").err == f"no ModelBackends in namespace {namespace}\n"
     missing = cli.here("describe", "assistant")
     assert missing.code == 1
     assert missing.err == (

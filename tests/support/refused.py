@@ -329,31 +329,40 @@ OBJECTIVES = (
 )
 
 STEPS = (
-    steps("prove at nothing", [{"prove": {}}, {"setWeight": 5}], "wanted prove at a weight"),
+    steps(
+        "prove at nothing",
+        [{"prove": {}}, {"setWeight": 5}],
+        "saw [0].prove after no setWeight, wanted prove after a setWeight above 0 and below 100%",
+    ),
     steps(
         "prove at a weight of 0",
         [{"setWeight": "0%"}, {"prove": {}}, {"setWeight": 5}],
-        "wanted prove at a weight between 0 and 100%",
+        "saw [1].prove after setWeight 0, wanted prove after a setWeight above 0 and below 100%",
     ),
     steps(
         "prove at everything",
         [{"setWeight": 50}, {"setWeight": "100%"}, {"prove": {}}],
-        "wanted prove at a weight between 0 and 100%",
+        "saw [2].prove after setWeight 100%, wanted prove after a setWeight above 0 and below",
     ),
     steps(
         "weights that fall",
         [{"setWeight": 50}, {"pause": {}}, {"setWeight": 5}],
-        "wanted each setWeight above the one before",
+        "saw [2].setWeight not above [0].setWeight, wanted each setWeight above the one before",
     ),
     steps(
         "weights that stay",
         [{"setWeight": 5}, {"setWeight": 5}],
-        "wanted each setWeight above the one before",
+        "saw [1].setWeight not above [0].setWeight, wanted each setWeight above the one before",
     ),
     steps(
         "hold at nothing",
         [{"hold": {"minRequests": 9}}, {"setWeight": 5}],
-        "wanted hold with minRequests at a weight above 0",
+        "saw [0].hold.minRequests after no setWeight, wanted hold with minRequests after a",
+    ),
+    steps(
+        "hold at a weight of 0",
+        [{"setWeight": 0}, {"hold": {"minRequests": 9}}, {"setWeight": 5}],
+        "saw [1].hold.minRequests after setWeight 0, wanted hold with minRequests after a",
     ),
     steps(
         "a hold of nothing",
@@ -361,11 +370,28 @@ STEPS = (
         "wanted minRequests, duration or both",
         "[1].hold",
     ),
-    steps("a last weight of nothing", [{"setWeight": 0}], "a setWeight above 0 in some step"),
     steps(
-        "two in one step", [{"setWeight": 5, "prove": {}}], "exactly one of setWeight, hold", "[0]"
+        "a last weight of nothing",
+        [{"setWeight": 0}],
+        "saw no setWeight but 0, wanted a setWeight above 0 in some step",
     ),
-    steps("none in a step", [{"setWeight": 5}, {}], "exactly one of setWeight, hold", "[1]"),
+    steps(
+        "no weight at all",
+        [{"pause": {}}],
+        "saw no setWeight, wanted a setWeight above 0 in some step",
+    ),
+    steps(
+        "two in one step",
+        [{"setWeight": 5}, {"setWeight": 50, "prove": {}}],
+        "saw setWeight, prove, wanted exactly one of setWeight, hold",
+        "[1]",
+    ),
+    steps(
+        "none in a step",
+        [{"setWeight": 5}, {}],
+        "saw none, wanted exactly one of setWeight, hold",
+        "[1]",
+    ),
     steps("a weight above all", [{"setWeight": 101}], PERCENT, "[0].setWeight"),
     steps("a weight without sign", [{"setWeight": "5"}], PERCENT, "[0].setWeight"),
 )
