@@ -105,7 +105,9 @@ class Inbox:
             self._over = (*self._over, before.start)[-MAX_STARTS:]
         timely = [tally for tally in report.tallies if not _is_ahead(tally, now_s)]
         tallies = [tally for tally in timely if _is_ours(tally, routes)]
-        trips = [trip for trip in report.trips[:MAX_TRIPS] if trip.route_uid in routes.shapes]
+        # A sidecar's brake is off, and what it dies of is its application's: it has none to tell.
+        told = () if self.caller.sidecar else report.trips[:MAX_TRIPS]
+        trips = [trip for trip in told if trip.route_uid in routes.shapes]
         taken = replace(
             report,
             # What was refused may have changed: the others' time does not hold for it.

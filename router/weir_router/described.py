@@ -6,6 +6,7 @@ from typing import Any
 from weir_core.errors import Problem
 from weir_core.history import RevisionRecord, find
 from weir_core.reach import backends_of
+from weir_core.snapshot import Backend
 from weir_router.standing import Happened, SavedRoute
 from weir_router.upstreams import Ejection
 
@@ -56,22 +57,25 @@ def _backends(route: SavedRoute, ejected: Iterable[Ejection]) -> list[dict[str, 
     ):
         record = find(route.state.records, name)
         for part, backend in backends_of(record.revision.behaviour) if record else ():
-            row = rows.setdefault(
-                backend.identity,
-                {
-                    "name": backend.name,
-                    "identity": backend.identity,
-                    "url": backend.url,
-                    "model": backend.model,
-                    "arms": [],
-                    "parts": [],
-                    "ejected": _ejection(out.get(backend.identity)),
-                },
-            )
+            ejection = out.get(backend.identity)
+            row = rows.setdefault(backend.identity, backend_row(backend, ejection))
             for known, new in ((row["arms"], arm), (row["parts"], part)):
                 if new not in known:
                     known.append(new)
     return list(rows.values())
+
+
+def backend_row(backend: Backend, ejection: Ejection | None = None) -> dict[str, Any]:
+    """Return what is told of a backend, as yet without who calls it."""
+    return {
+        "name": backend.name,
+        "identity": backend.identity,
+        "url": backend.url,
+        "model": backend.model,
+        "arms": [],
+        "parts": [],
+        "ejected": _ejection(ejection),
+    }
 
 
 def _ejection(one: Ejection | None) -> dict[str, Any] | None:

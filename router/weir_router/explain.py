@@ -1,5 +1,6 @@
 """Why: which revision, rule, tiers and checks a request would meet, without calling a model."""
 
+from collections.abc import Collection
 from typing import Any
 
 from weir_core.evidence import CANARY, STABLE
@@ -7,7 +8,7 @@ from weir_core.routing import UNKNOWN, draw, place
 from weir_core.snapshot import FULL_BP, Check, Tier
 from weir_router import dialect
 from weir_router.dialect import Refusal
-from weir_router.plan import Given, choose, given, session_name
+from weir_router.plan import Given, choose, given, seen, session_name
 from weir_router.table import ARM_NAMES, Route, Table
 
 
@@ -59,12 +60,14 @@ def _draw(route: Route, session: str) -> str:
 
 def _arm(route: Route, position: int, request: dialect.Request, declared: Given) -> dict[str, Any]:
     arm = route.arm(position)
-    chosen = choose(arm, request, declared)
+    chosen, signals = choose(arm, request, declared), seen(arm, request, declared)
+    known = {name: signals[name] for name in sorted(arm.rules.names)}
     tiers = arm.behaviour.tiers[chosen.start : chosen.end + 1]
     return {
         "arm": arm.name,
         "revision": arm.revision,
-        "rule": _rule(chosen.rule, declared),
+        "rule": _rule(chosen.rule, declared, known) if arm.behaviour.rules else "none: all tiers",
+        "seen": known,
         "tiers": [_tier(tier, last=tier is tiers[-1]) for tier in tiers],
         "deadlineMs": min(arm.behaviour.deadline_ms, declared.deadline_ms or 10**9),
         "maxAttempts": arm.behaviour.max_attempts,
@@ -72,11 +75,11 @@ def _arm(route: Route, position: int, request: dialect.Request, declared: Given)
     }
 
 
-def _rule(name: str, declared: Given) -> str:
+def _rule(name: str, declared: Given, asked: Collection[str]) -> str:
     if not name:
         return "none matched: all tiers"
     unknown = " (no x-weir-risk: an undeclared risk counts as risky)"
-    return name + (unknown if declared.risk == UNKNOWN else "")
+    return name + (unknown if declared.risk == UNKNOWN and "risk" in asked else "")
 
 
 def _tier(tier: Tier, *, last: bool) -> dict[str, Any]:

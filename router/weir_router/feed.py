@@ -177,11 +177,14 @@ class Feed:
                 # Why a stream ended is heard, be it that the last report was told.
                 patience_s = self._pace.farewell if self._ending.is_set() else REASON_S
                 await asyncio.wait((hearing,), timeout=patience_s)
+                heard = hearing.done()
             finally:
-                hearing.cancel()
-                telling.cancel()
+                # It is the call that ends both. Were an awaiter of gRPC's cancelled, its core
+                # would still write to what that frees (issue 43360 of grpc/grpc).
+                call.cancel()
+                self._news.set()
                 await asyncio.gather(hearing, telling, return_exceptions=True)
-            (telling if hearing.cancelled() else hearing).result()
+            (hearing if heard or telling.cancelled() else telling).result()
 
     async def _target(self) -> str:
         """Return the operator's addresses, of one family, as gRPC takes them. Raises FeedError."""
@@ -198,12 +201,16 @@ class Feed:
     # Hearing.
 
     async def _hear(self, call: Any) -> None:
+        silent_s = self._pace.silent
         while True:
+            patience = asyncio.get_running_loop().call_later(silent_s, call.cancel)
             try:
-                async with asyncio.timeout(self._pace.silent):
-                    data = await call.read()
-            except TimeoutError as error:
-                raise FeedError(f"nothing heard for {self._pace.silent:g} s") from error
+                data = await call.read()
+            except asyncio.CancelledError as error:
+                # That is how a read ends when its call is cancelled.
+                raise FeedError(f"nothing heard for {silent_s:g} s") from error
+            finally:
+                patience.cancel()
             if data is aio.EOF:
                 return
             push = decode_push(data)
@@ -219,11 +226,11 @@ class Feed:
     # Telling.
 
     async def _tell(self, call: Any) -> None:
-        """Report until the stream ends; each report holds all that changed since the last."""
+        """Report until the call ends; each report holds all that changed since the last."""
         sent: dict[Key, tuple[int, float]] = {}
         told: Report | None = None
         told_s = float("-inf")
-        while True:
+        while not call.done():
             final = self._ending.is_set()
             report = self._obedience.report(final=final)
             now_s = self._clock()

@@ -1,7 +1,8 @@
 """What this router obeys of its orders, and what it reports: latches, the brake's trips, health.
 
 Orders say what should be. Beside them stand this router's own lowerings, which no order undoes:
-trips of its brake, canaries under which it died, and a sidecar's rule when it is cut off.
+trips of its brake, canaries under which it died, and a sidecar's rule when it is cut off. What a
+sidecar lowers is its own affair: it dies of its application as often as of a canary.
 """
 
 import logging
@@ -25,8 +26,8 @@ log = logging.getLogger("weir")
 class Obedience:
     """Brings orders to one router. `on_news` hears that there is something to report at once.
 
-    `name` is the pod's. A sidecar has no test of its own: its brake is off, and while `cut_off`
-    it sends nothing to a canary.
+    `name` is the pod's. A sidecar has no test of its own: its brake is off, and while `cut_off`,
+    or of a route whose newest form it refuses, it sends nothing to a canary.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class Obedience:
         self._past = started(past)
         if not file.write(self._past):
             self._past = replace(self._past, start=max(self._past.start, int(clock())))
-        self._orders = Orders(problem)
+        self._orders = Orders(problem, past.obeyed)
         self._router: Router | None = None
         self._number = 0
         self._acks: dict[str, Version] = {}
@@ -94,6 +95,7 @@ class Obedience:
             return
         assert self._router is not None
         policies = [self._lowered(policy) for policy in self._orders.policies]
+        obeyed = self._orders.obeyed
         past = noted(self._past, policies)
         now_s = self._clock()
         for trip in killers(past, policies, router=self._name, now_s=now_s):
@@ -101,7 +103,7 @@ class Obedience:
             past = tripped(past, trip)
         if past is not self._past:
             # Before it gets traffic: the canary may kill this router with its first request.
-            self._remember(past)
+            self._remember(replace(past, obeyed=obeyed))
             policies = [self._lowered(policy) for policy in policies]
         self._number += 1
         self._router.apply(
@@ -111,6 +113,9 @@ class Obedience:
                 limits=self._orders.limits,
             )
         )
+        if obeyed != self._past.obeyed:
+            # Before it is acknowledged; what is lowered does not wait for the disk.
+            self._remember(replace(self._past, obeyed=obeyed))
         self._behind = False
         self._acks = self._orders.acks
         for key, nack in self._orders.nacks.items():
@@ -123,7 +128,8 @@ class Obedience:
         policy = braked(policy, self._past.latched(policy.uid))
         if not self._sidecar:
             return policy
-        weight_bp = 0 if self._cut_off else policy.weight_bp
+        is_behind = f"{policy.namespace}/{policy.name}" in self._orders.nacks
+        weight_bp = 0 if self._cut_off or is_behind else policy.weight_bp
         return replace(policy, brake_alpha=0.0, weight_bp=weight_bp)
 
     # The router's own doings.
@@ -164,6 +170,8 @@ class Obedience:
 
     def _untold(self) -> tuple[Trip, ...]:
         """Return the trips that the snapshot does not hold, of canaries that it has."""
+        if self._sidecar:
+            return ()
         if not self._orders.any:
             return self._past.trips
         live = {

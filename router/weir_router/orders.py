@@ -1,13 +1,16 @@
 """Which version of each route this router holds: the greatest that it could take.
 
 Fed by pushes and by the mounted snapshot. A route that cannot be taken keeps its last good form.
-It refuses to know how orders travel (`feed`) and what the router makes of them (`obedience`).
+What an earlier start of this router obeyed later than an order that comes now caps its canary:
+a mounted snapshot may be old, and must not raise what was lowered since. It refuses to know how
+orders travel (`feed`) and what the router makes of them (`obedience`).
 """
 
 from collections.abc import Callable, Mapping
 
 from weir_core.snapshot import Limits, RoutePolicy
 from weir_core.wire import Nack, Packed, Push, Routed, Version
+from weir_router.past import Obeyed, capped, newest
 
 MAX_GONE = 10_000
 """Routes that are gone and whose last version is remembered."""
@@ -18,10 +21,16 @@ class OldTermError(Exception):
 
 
 class Orders:
-    """Versions, last good policies and refusals by route key; limits by backend identity."""
+    """Versions, last good policies and refusals by route key; limits by backend identity.
 
-    def __init__(self, problem: Callable[[RoutePolicy], str]) -> None:
+    `before` is what an earlier start of this router obeyed, by route key.
+    """
+
+    def __init__(
+        self, problem: Callable[[RoutePolicy], str], before: Mapping[str, Obeyed] | None = None
+    ) -> None:
         self._problem = problem
+        self._before = dict(before or {})
         self._held: dict[str, tuple[Version, RoutePolicy]] = {}
         self._gone: dict[str, Version] = {}
         self._term = 0
@@ -36,8 +45,14 @@ class Orders:
 
     @property
     def acks(self) -> dict[str, Version]:
-        """The versions that are obeyed."""
-        return {key: version for key, (version, _) in self._held.items()}
+        """The versions that are obeyed; of a route whose canary an earlier start caps, its own."""
+        return {key: self._at(key, version) for key, (version, _) in self._held.items()}
+
+    @property
+    def obeyed(self) -> dict[str, Obeyed]:
+        """What a later start of this router must know."""
+        held = {key: Obeyed.of(version, policy) for key, (version, policy) in self._held.items()}
+        return newest({**held, **self._before})
 
     def push(self, push: Push) -> bool:
         """Take a push; return whether anything changed. Raises OldTermError before it does."""
@@ -48,9 +63,10 @@ class Orders:
         if push.complete:
             self.any = True
             for key in [key for key in self._held if key not in push.routes]:
-                changed |= self._drop(key, self._held[key][0])
+                changed |= self._drop(key, self._at(key, self._held[key][0]))
             for key in [key for key in self.nacks if key not in push.routes]:
                 del self.nacks[key]
+            self._before = {k: one for k, one in self._before.items() if k in push.routes}
         if push.limits is not None and push.limits != self.limits:
             self.limits, changed = push.limits, True
         return changed
@@ -83,8 +99,17 @@ class Orders:
             return changed
         self.nacks.pop(key, None)
         self._gone.pop(key, None)
-        self._held[key] = (routed.version, routed.policy)
+        before = self._before.get(key)
+        if before is not None and routed.version < before.version:
+            self._held[key] = (routed.version, capped(routed.policy, before))
+        else:
+            self._before.pop(key, None)
+            self._held[key] = (routed.version, routed.policy)
         return True
+
+    def _at(self, key: str, version: Version) -> Version:
+        before = self._before.get(key)
+        return version if before is None else before.version
 
     def _refusal(self, key: str, policy: RoutePolicy | None) -> str:
         assert policy is not None
@@ -93,6 +118,7 @@ class Orders:
 
     def _drop(self, key: str, version: Version) -> bool:
         self.nacks.pop(key, None)
+        self._before.pop(key, None)
         self._gone[key] = version
         if len(self._gone) > MAX_GONE:
             self._gone.pop(next(iter(self._gone)))

@@ -1,11 +1,11 @@
-"""What a router in a pod remembers across its own restarts: its starts, its trips.
+"""What a router in a pod remembers across its own restarts: its starts, its trips, its orders.
 
 One small file in a folder that lives as long as the pod. It is written at events, never per
 request. A router that cannot write it serves all the same.
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -14,9 +14,11 @@ from msgspec.structs import replace
 from weir_core import reasons
 from weir_core.evidence import Trip
 from weir_core.snapshot import RoutePolicy
+from weir_core.wire import Version
 from weir_router.disk import write_whole
 
 MAX_TRIPS = 256
+MAX_OBEYED = 4_096
 UNCLEAN_ENDS = 2
 """So many within one attempt, and the canary may be what kills this router."""
 log = logging.getLogger("weir")
@@ -30,14 +32,31 @@ class Begun(msgspec.Struct, frozen=True):
     unclean: int
 
 
+class Obeyed(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+    """What was last obeyed of a route: the version, and what it gave to whom."""
+
+    version: Version
+    stable: str
+    canary: str = ""
+    attempt: int = 0
+    weight_bp: int = 0
+
+    @staticmethod
+    def of(version: Version, policy: RoutePolicy) -> "Obeyed":
+        """Return what is remembered of an order."""
+        name = policy.canary.name if policy.canary is not None else ""
+        return Obeyed(version, policy.stable.name, name, policy.attempt, policy.weight_bp)
+
+
 class Past(msgspec.Struct, frozen=True, kw_only=True):
-    """All of it. `start` counts starts from 1; `begun` is by route uid."""
+    """All of it. `start` counts starts from 1; `begun` is by route uid, `obeyed` by route key."""
 
     start: int = 0
     clean: bool = True
     unclean: int = 0
     trips: tuple[Trip, ...] = ()
     begun: dict[str, Begun] = {}
+    obeyed: dict[str, Obeyed] = {}
 
     def latched(self, uid: str) -> tuple[tuple[str, int], ...]:
         """Return the (revision, attempt) pairs of a route that were tripped here."""
@@ -55,6 +74,23 @@ def tripped(past: Past, trip: Trip) -> Past:
     if (trip.revision, trip.attempt) in past.latched(trip.route_uid):
         return past
     return replace(past, trips=(*past.trips, trip)[-MAX_TRIPS:])
+
+
+def capped(policy: RoutePolicy, later: Obeyed) -> RoutePolicy:
+    """Return an order with no more for its canary than it got when a later one was obeyed.
+
+    One that is stable in the later order was promoted since: the other's servers may be gone.
+    """
+    if policy.canary is None or policy.canary.name == later.stable:
+        return policy
+    same = (policy.canary.name, policy.attempt) == (later.canary, later.attempt)
+    return replace(policy, weight_bp=min(policy.weight_bp, later.weight_bp if same else 0))
+
+
+def newest(obeyed: Mapping[str, Obeyed]) -> dict[str, Obeyed]:
+    """Return what was obeyed by route key, the oldest left out beyond MAX_OBEYED."""
+    kept = sorted(obeyed, key=lambda key: obeyed[key].version)[-MAX_OBEYED:]
+    return {key: obeyed[key] for key in sorted(kept)}
 
 
 def noted(past: Past, policies: Iterable[RoutePolicy]) -> Past:

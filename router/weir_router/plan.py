@@ -70,11 +70,16 @@ def given(headers: Iterable[tuple[bytes, bytes]]) -> Given | Refusal:
 
 def choose(arm: Arm, request: Request, given: Given) -> Chosen:
     """Return the tiers that the arm's rules allow this request."""
-    seen: dict[str, Any] = {}
-    if arm.rules.names:
-        seen = dialect.signals(request, given.deadline_ms or arm.behaviour.deadline_ms)
-        seen.update(risk=given.risk, task=given.task, user_tier=given.user_tier)
-    return arm.rules.choose(seen)
+    return arm.rules.choose(seen(arm, request, given))
+
+
+def seen(arm: Arm, request: Request, given: Given) -> dict[str, Any]:
+    """Return all that rules may ask of the request; nothing where the arm's ask nothing."""
+    if not arm.rules.names:
+        return {}
+    known = dialect.signals(request, given.deadline_ms or arm.behaviour.deadline_ms)
+    known.update(risk=given.risk, task=given.task, user_tier=given.user_tier)
+    return known
 
 
 def plan_for(

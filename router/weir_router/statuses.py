@@ -29,6 +29,7 @@ class Statuses:
         self._judged: dict[str, tuple[Key, Judgement]] = {}
         self._marks: dict[str, Marks] = {}
         self._looked: dict[str, tuple[object, ...]] = {}
+        self._known: dict[str, Conditions] = {}
 
     def judged(
         self, key: str, about: Key, judgement: Judgement, *, weight_bp: int, now_s: float
@@ -68,10 +69,12 @@ class Statuses:
             return route, ()
         self._looked[key] = seen
         now = self.of(key, route, world, now_s)["conditions"]
+        # What is kept over a restart has no reasons.
+        before = self._known.get(key, _conditions(route)) if route.conditions else []
+        self._known[key] = now
         dated = {one["type"]: (one["status"], one["lastTransitionTime"]) for one in now}
-        if dated == route.conditions:
-            return route, ()
-        return replace(route, conditions=dated), turned(_conditions(route), now)
+        after = route if dated == route.conditions else replace(route, conditions=dated)
+        return after, turned(before, now)
 
     def _judgement(self, key: str, route: SavedRoute) -> Judgement | None:
         about, judgement = self._judged.get(key, (None, None))

@@ -17,6 +17,8 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 UNIT_PICO = 10**12
+ANSWERED = 200
+"""Status of a reply that is an answer."""
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _KEPT_REVISIONS = 64
 _DURATION = ("weir_request_duration_seconds", "Time from request to the end of its reply")
@@ -111,13 +113,13 @@ class Metrics(Collector):
                 self.counters[name] = {key: n for key, n in series.items() if key[1] not in gone}
 
     def totals(self, route: str) -> dict[str, dict[str, float]]:
-        """Return requests, tokens and cost per tier of a route, over all its revisions."""
+        """Return answered requests, tokens and cost per tier of a route, over all its revisions."""
         tiers: dict[str, dict[str, float]] = {}
         for (name, _, _, tier), served in list(self.served.items()):
             if name != route or not tier:
                 continue
             row = tiers.setdefault(tier, {"requests": 0, "inputTokens": 0, "outputTokens": 0})
-            row["requests"] += sum(served.requests.values())
+            row["requests"] += served.requests.get(ANSWERED, 0)
             row["inputTokens"] += served.input_tokens
             row["outputTokens"] += served.output_tokens
             row["costPico"] = row.get("costPico", 0) + served.cost_pico

@@ -142,6 +142,15 @@ def test_trips_are_signed_by_the_pod_and_of_its_namespace() -> None:
     assert kept.decided_by == "router/r-1"
 
 
+def test_a_sidecar_has_no_trips_to_tell() -> None:
+    """Whoever may use a namespace's routes can be one; it stops no canary for all."""
+    inbox = Inbox(msgspec.structs.replace(CALLER, sidecar=True))
+    _, refused = inbox.take(report(trips=(trip(),)), OURS, NOW)
+
+    assert refused == {"trip": 1}
+    assert shown(inbox).trips == ()
+
+
 def test_a_judgement_too_long_for_a_status_is_left_out() -> None:
     long = Judgement(verdict="Harm", log_e=5.0, threshold=4.6, holds=("x" * 100_000,))
     (kept,) = shown(taken(report(trips=(trip(judgement=long),)))).trips

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from support.routes import policy, revision
-from weir_core.snapshot import RolloutPolicy, Snapshot
+from weir_core.snapshot import RolloutPolicy, Rule, Snapshot
 from weir_router import table
 from weir_router.explain import explain
 from weir_router.plan import session_name
@@ -50,3 +50,21 @@ def test_a_session_is_named_as_the_router_names_it() -> None:
         found = said({"X-Session-Id": name}, prompt="hi")
 
         assert found["session"] == session_name(name.encode())
+
+
+def test_what_rules_saw_of_the_request_is_told() -> None:
+    rule = Rule(name="long", when="prompt_chars > 4 && task == 'sum'", start=1, end=1)
+    ruled = table.empty().next(
+        Snapshot(version=(0, 1), routes=(policy(stable=revision(rules=(rule,))),)), ()
+    )
+    for text, matched in (("long enough", "long"), ("hi", "none matched: all tiers")):
+        body = {"model": "assistant", "messages": [{"role": "user", "content": text}]}
+        (arm,) = explain(ruled, json.dumps(body).encode(), {"x-weir-task": "sum"})["arms"]
+
+        assert arm["seen"] == {"prompt_chars": len(text), "task": "sum"}
+        assert arm["rule"] == matched
+
+
+def test_where_no_rule_asks_nothing_was_seen() -> None:
+    for arm in said(prompt="hi")["arms"]:
+        assert (arm["seen"], arm["rule"]) == ({}, "none: all tiers")

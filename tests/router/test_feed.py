@@ -9,19 +9,14 @@ import msgspec
 
 from support.feeds import Api, Operator, PodFiles, RouterPod, operating, rolling, routing
 from support.http_wire import run, until
-from support.routes import behaviour, policy, revision
+from support.routes import behaviour, broken, policy
 from weir_core.evidence import CANARY, STABLE
-from weir_core.snapshot import Limits, RoutePolicy, Rule, Snapshot
+from weir_core.snapshot import Limits, Snapshot
 from weir_operator.feed import Pace as OperatorPace
 from weir_router.feed import Pace
 from weir_router.serve import Router
 
 ONE = policy()
-
-
-def broken(name: str) -> RoutePolicy:
-    rule = Rule(name="r", when="prompt_tokens <", start=0, end=1)
-    return policy(name=name, uid=f"llm/{name}", stable=revision(rules=(rule,)))
 
 
 # Policy.

@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from grpc.aio import _call
 
 from support.feeds import Api, Operator, PodFiles, RouterPod, operating, rolling, routing
 from support.http_wire import run, until
@@ -193,6 +195,44 @@ def test_an_operator_that_hangs_is_left(tmp_path: Path) -> None:
             await until(lambda: pod.feed.why == "")
 
     run(scene())
+
+
+class Noting(asyncio.SelectorEventLoop):
+    """A loop that notes what is awaited of gRPC's core by its client."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[asyncio.Future[Any]] = []
+
+    def create_future(self) -> "asyncio.Future[Any]":
+        """Make one, and keep it if a call of gRPC's is what asks for it."""
+        future = super().create_future()
+        if sys._getframe(1).f_code.co_filename == _call.__file__:
+            self.operations.append(future)
+        return future
+
+
+def test_no_operation_of_grpcs_is_cancelled(tmp_path: Path) -> None:
+    """Its core would go on writing to what that frees (issue 43360 of grpc/grpc)."""
+
+    async def scene() -> None:
+        pace = Pace(retry=0.01, silent=0.1)
+        async with operating() as operator:
+            async with routing(tmp_path, operator, pace=pace) as pod:
+                # Each stream that begins or ends wakes the operator.
+                await until(lambda: operator.woken.count("llm") >= 4)
+                assert "nothing heard" in pod.feed.why
+            operator.publish(ONE)
+            async with routing(tmp_path, operator) as pod:
+                await until(lambda: pod.feed.why == "")
+
+    with asyncio.Runner(loop_factory=Noting) as runner:
+        runner.run(asyncio.wait_for(scene(), 20))
+        loop = runner.get_loop()
+        assert isinstance(loop, Noting)
+        ended = [one.cancelled() for one in loop.operations]
+    assert len(ended) > 10
+    assert not any(ended)
 
 
 # Sidecars.

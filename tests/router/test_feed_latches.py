@@ -4,9 +4,9 @@ from pathlib import Path
 
 import msgspec
 
-from support.feeds import RouterPod, operating, rolling, routing
+from support.feeds import PodFiles, RouterPod, operating, rolling, routing
 from support.http_wire import run, until
-from support.routes import policy
+from support.routes import broken, policy
 from weir_core.evidence import CANARY, STABLE, Trip
 from weir_core.snapshot import RoutePolicy
 
@@ -84,6 +84,28 @@ def test_a_latch_survives_the_container_and_is_told_again(tmp_path: Path) -> Non
     run(scene())
 
 
+def test_what_the_operator_lowered_survives_the_container_under_an_old_mount(
+    tmp_path: Path,
+) -> None:
+    """The kubelet mounts late, and the operator may have died before it wrote the snapshot."""
+
+    async def scene() -> None:
+        async with operating() as operator:
+            PodFiles(tmp_path).mount(operator.publish(rolling(2_500)))
+            async with routing(tmp_path, operator) as pod:
+                await until(lambda: pod.router.table.routes)
+                assert pod.policy().weight_bp == 2_500
+                over = msgspec.structs.replace(ONE, latched=((CANARY_NAME, 1),))
+                await until(operator.obeyed(operator.publish(over)))
+        async with routing(tmp_path) as pod:
+            await until(lambda: pod.router.table.routes)
+            assert pod.policy().weight_bp == 0
+            pod.files.mount(operator.publish(rolling(attempt=2)))
+            await until(lambda: pod.policy().weight_bp == 5_000)
+
+    run(scene())
+
+
 def test_two_unclean_ends_stop_the_canary_and_are_told(tmp_path: Path) -> None:
     async def scene() -> None:
         async with operating() as operator:
@@ -101,6 +123,48 @@ def test_two_unclean_ends_stop_the_canary_and_are_told(tmp_path: Path) -> None:
                 (trip,) = operator.seen().report.trips
 
                 assert trip.reason == "UncleanBoots"
+
+    run(scene())
+
+
+def test_a_sidecar_that_dies_twice_stops_the_canary_for_itself_alone(tmp_path: Path) -> None:
+    """It may die of its application, that nothing is known of."""
+
+    async def scene() -> None:
+        async with operating() as operator:
+            routes = operator.publish(rolling())
+            for start in (1, 2):
+                async with routing(tmp_path, operator, sidecar=True) as pod:
+                    await until(lambda s=start: operator.start_seen() == s)
+                    await until(operator.obeyed(routes))
+                    await until(lambda one=pod: one.policy().weight_bp == 5_000)
+            async with routing(tmp_path, operator, sidecar=True) as pod:
+                await until(lambda: operator.start_seen() == 3)
+                await until(operator.obeyed(routes))
+
+                assert pod.policy().weight_bp == 0
+                assert pod.obedience.report(final=False).trips == ()
+
+    run(scene())
+
+
+def test_a_sidecar_that_refuses_what_is_new_gives_nothing_to_the_canary_it_has(
+    tmp_path: Path,
+) -> None:
+    """It may be the rollback that it refuses, and it has no brake."""
+
+    async def scene() -> None:
+        async with operating() as operator, routing(tmp_path, operator, sidecar=True) as pod:
+            await until(operator.obeyed(operator.publish(rolling())))
+            await until(lambda: pod.policy().weight_bp == 5_000)
+            bad = operator.routed(msgspec.structs.replace(broken("assistant"), uid=ONE.uid))
+            operator.feed.publish("llm", bad, {})
+            await until(lambda: operator.seen().report.nacks)
+
+            assert pod.policy().weight_bp == 0
+            assert pod.policy().canary is not None
+            await until(operator.obeyed(operator.publish(rolling())))
+            assert pod.policy().weight_bp == 5_000
 
     run(scene())
 

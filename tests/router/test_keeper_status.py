@@ -164,6 +164,25 @@ def test_an_outage_is_told_once_and_its_end_once(house: House) -> None:
     run(scene)
 
 
+def test_a_fallback_that_is_out_and_its_return_are_an_event_each(house: House) -> None:
+    async def scene() -> None:
+        house.put("spare.yaml", backend("spare"))
+        house.put("route.yaml", a_route(fallback={"backendRefs": [{"name": "spare"}]}))
+        house.start()
+        await house.walk()
+        out(house)
+        await house.walk()
+        house.ejected = ()
+        await house.walk()
+
+        latest = described(house)["events"][-2:]
+        assert [one["reason"] for one in latest] == ["ServingInPart", "Serving"]
+        assert "without tier small (small: Connect)" in latest[0]["message"]
+        assert "without" not in latest[1]["message"]
+
+    run(scene)
+
+
 def test_an_ejected_backend_is_told_with_its_cause(house: House) -> None:
     async def scene() -> None:
         await with_canary(house)

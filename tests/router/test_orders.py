@@ -3,10 +3,12 @@
 import msgspec
 import pytest
 
-from support.routes import policy
+from support.feeds import rolling
+from support.routes import policy, revision
 from weir_core.snapshot import Limits, RoutePolicy
 from weir_core.wire import Nack, Packed, Push, Routed
 from weir_router.orders import OldTermError, Orders
+from weir_router.past import Obeyed
 
 
 def orders() -> Orders:
@@ -157,3 +159,74 @@ def test_a_policy_that_only_looks_the_same_is_still_a_new_version() -> None:
     held.push(push({"llm/assistant": Routed(version=(1, 2), policy=msgspec.structs.replace(one))}))
 
     assert held.acks == {"llm/assistant": (1, 2)}
+
+
+# What an earlier start obeyed.
+
+KEY = "llm/assistant"
+
+
+def again(later: RoutePolicy, number: int = 5) -> Orders:
+    """Return the orders of a router that obeyed this before it started again."""
+    before = orders()
+    before.push(push({KEY: Routed(version=(1, number), policy=later)}, complete=True))
+    return Orders(lambda policy: "", before.obeyed)
+
+
+def mounted(held: Orders, number: int, route: RoutePolicy) -> int:
+    """Return the canary's weight under a mounted snapshot."""
+    held.mount(Packed(routes={KEY: Routed(version=(1, number), policy=route)}))
+    (one,) = held.policies
+    return one.weight_bp
+
+
+LATER = [
+    pytest.param(policy(latched=(("assistant-0000000002", 1),)), 0, id="rolled back"),
+    pytest.param(policy(), 0, id="taken away undecided"),
+    pytest.param(rolling(1_000), 1_000, id="lowered"),
+    pytest.param(rolling(9_000), 5_000, id="raised"),
+    pytest.param(rolling(9_000, attempt=2), 0, id="tried again since"),
+    pytest.param(policy(stable=revision("assistant-0000000002")), 5_000, id="promoted"),
+]
+
+
+@pytest.mark.parametrize(("later", "weight_bp"), LATER)
+def test_an_old_mount_raises_nothing_that_an_earlier_start_obeyed(
+    later: RoutePolicy, weight_bp: int
+) -> None:
+    assert mounted(again(later), 4, rolling()) == weight_bp
+
+
+@pytest.mark.parametrize("number", [5, 6])
+def test_an_order_as_new_as_what_an_earlier_start_obeyed_counts_whole(number: int) -> None:
+    held = again(policy())
+    assert mounted(held, 4, rolling()) == 0
+    assert mounted(held, number, rolling(attempt=2)) == 5_000
+    assert held.acks == {KEY: (1, number)}
+
+
+def test_an_old_push_is_capped_too_and_shows_what_is_obeyed() -> None:
+    """A new operator begins with the snapshot as it obeyed: it hears that this one is behind."""
+    held = again(policy())
+    held.push(push({KEY: Routed(version=(1, 4), policy=rolling())}, complete=True))
+
+    assert [one.weight_bp for one in held.policies] == [0]
+    assert held.acks == {KEY: (1, 5)}
+
+
+def test_under_an_old_mount_a_further_start_is_no_freer() -> None:
+    held = again(policy())
+    mounted(held, 4, rolling())
+    third = Orders(lambda policy: "", held.obeyed)
+
+    assert mounted(third, 4, rolling()) == 0
+
+
+def test_what_an_earlier_start_obeyed_of_a_route_that_is_gone_is_forgotten() -> None:
+    before = {KEY: Obeyed((1, 5), "a"), "llm/other": Obeyed((1, 6), "a")}
+    held = Orders(lambda policy: "", before)
+    held.push(push(routed(1, 4), complete=True))
+
+    assert held.obeyed.keys() == {KEY}
+    held.push(push({KEY: Routed(version=(1, 7))}))
+    assert held.obeyed == {}

@@ -9,7 +9,18 @@ import pytest
 from support.feeds import rolling
 from weir_core.evidence import Trip
 from weir_core.snapshot import RoutePolicy
-from weir_router.past import MAX_TRIPS, Past, PastFile, killers, noted, started, tripped
+from weir_router.past import (
+    MAX_OBEYED,
+    MAX_TRIPS,
+    Obeyed,
+    Past,
+    PastFile,
+    killers,
+    newest,
+    noted,
+    started,
+    tripped,
+)
 
 NOW = 1_700_000_000.0
 ROUTE = rolling()
@@ -121,6 +132,21 @@ def test_an_attempt_goes_on_after_a_time_without_traffic() -> None:
 
 def test_routes_that_are_gone_are_not_remembered() -> None:
     assert noted(noted(started(Past()), [ROUTE]), []).begun == {}
+
+
+def test_what_was_obeyed_is_remembered(tmp_path: Path) -> None:
+    obeyed = {"llm/assistant": Obeyed((3, 7), "a", "b", 2, 2_500), "llm/other": Obeyed((3, 8), "a")}
+    file(tmp_path).write(Past(obeyed=obeyed))
+
+    assert file(tmp_path).read().obeyed == obeyed
+
+
+def test_of_what_was_obeyed_the_oldest_is_forgotten_first() -> None:
+    obeyed = {f"llm/{n}": Obeyed((1, n), "a") for n in range(MAX_OBEYED + 2)}
+    kept = newest(obeyed)
+
+    assert len(kept) == MAX_OBEYED
+    assert obeyed.keys() - kept.keys() == {"llm/0", "llm/1"}
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b'{"start": "x"}', b"\xff"])

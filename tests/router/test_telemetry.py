@@ -27,3 +27,11 @@ def test_a_weight_that_is_set_again_is_as_old_as_before() -> None:
     metrics.weigh("llm/a", 0.0, 12.0)
     assert since == {("llm/a",): 12.0}
     assert metrics.gauges["weir_canary_weight"] == {("llm/a",): 0.0}
+
+
+def test_what_a_tier_failed_is_not_what_it_answered() -> None:
+    metrics = Metrics()
+    series = metrics.series("llm/a", "a-1", "stable", "small")
+    for status in (200, 200, 502, 499):
+        series.count(status)
+    assert metrics.totals("llm/a")["small"]["requests"] == 2

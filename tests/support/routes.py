@@ -9,6 +9,7 @@ from weir_core.snapshot import (
     Revision,
     RolloutPolicy,
     RoutePolicy,
+    Rule,
     Tier,
 )
 
@@ -73,3 +74,9 @@ def policy(**changes: object) -> RoutePolicy:
         "brake_alpha": 0.01,
     }
     return RoutePolicy(**(fields | changes))  # type: ignore[arg-type]
+
+
+def broken(name: str) -> RoutePolicy:
+    """Return a route with a rule that cannot be compiled."""
+    rule = Rule(name="r", when="prompt_tokens <", start=0, end=1)
+    return policy(name=name, uid=f"llm/{name}", stable=revision(rules=(rule,)))
