@@ -8,7 +8,7 @@ import yaml
 from weir_core.identity import frozen_backend, identity_of
 from weir_core.resources import ModelBackend, from_object
 from weir_operator.objects import Owner
-from weir_operator.workloads import identity_objects, template_for, workload_problems
+from weir_operator.workloads import identity_objects, workload_problems
 
 Obj = dict[str, Any]
 WRITTEN = Path(__file__).parent / "backend.yaml"
@@ -26,15 +26,13 @@ def read_backend(*more_args: str) -> ModelBackend:
 
 def deployment_of(backend: ModelBackend) -> Obj:
     """Return the Deployment that the operator applies for the backend's newest identity."""
-    identity = identity_of(backend)
     owner = Owner(
         api_version="inference.weir.dev/v1alpha1",
         kind="ModelRevision",
-        name=identity,
+        name=identity_of(backend),
         uid="00000000-0000-4000-8000-000000000001",
     )
-    template = template_for(backend, None, identity=identity, newest=True)
-    objects = identity_objects(backend, revision=owner, template=template)
+    objects = identity_objects(backend, revision=owner)
     return next(one for one in objects if one["kind"] == "Deployment")
 
 

@@ -1,31 +1,33 @@
 """Brings what a namespace should have into the cluster, and takes out what it should not.
 
 Level-triggered: whatever differs from what was thought is applied again, so a hand-edit is put
-back. An object of our name that is not ours is never touched, and told of.
+back. An object of our name that is not ours is never touched, and told of. What the API server
+fails at harms only the model server or the routers that it is of.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from msgspec.structs import replace
 
-from weir_core import reasons
 from weir_core.backend_status import BackendSeen, backend_news, backend_status
 from weir_core.errors import Problem
 from weir_core.resources import title_of, title_of_object
-from weir_core.revision_spec import MAX_CONTENT
 from weir_core.rollout_state import Transition
 from weir_core.wire import Packed
-from weir_operator.applied import ROUTER, Applied
+from weir_operator.applied import ROUTER, Applied, Objects
 from weir_operator.backends import MARK, Identity
 from weir_operator.cache import Cache
+from weir_operator.contest import Contest
 from weir_operator.drift import added, drifted, hand_edit, without_additions
 from weir_operator.fit import fitting, too_large
 from weir_operator.gather import World
+from weir_operator.in_place import answers, deferral, rendering_for
 from weir_operator.kube import FIELD_MANAGER, Kube, KubeError
+from weir_operator.leader import Leader
 from weir_operator.objects import BACKEND, foreign, owner_of
 from weir_operator.persist import EVIDENCE_PACE_S, Persister, owned_alike, turned, with_status
 from weir_operator.revisions import StoredBackend, adopted, backend_revision, stored_backend
@@ -37,12 +39,8 @@ from weir_operator.routers import (
     snapshot_object,
 )
 from weir_operator.routers import NAME as ANCHOR
-from weir_operator.workloads import (
-    WorkloadSettings,
-    identity_objects,
-    template_for,
-    workload_problems,
-)
+from weir_operator.unapplied import content_too_large, failing, of_route, refused
+from weir_operator.workloads import WorkloadSettings, identity_objects, workload_problems
 
 Obj = dict[str, Any]
 
@@ -61,42 +59,83 @@ log = logging.getLogger("weir.operator")
 
 
 class Applier:
-    """Applies to one cluster. `authority` is the PEM of the feed's CAs, set from outside."""
+    """Applies to one cluster while `leader` leads, and writes nothing otherwise.
+
+    `authority` is the PEM of the feed's CAs, set from outside.
+    """
 
     def __init__(
         self,
         kube: Kube,
         cache: Cache,
         *,
+        leader: Leader,
         routers: RouterSettings,
         workloads: WorkloadSettings,
     ) -> None:
         self._kube = kube
         self._cache = cache
+        self._leader = leader
         self._routers = routers
         self._workloads = workloads
         self._persister = Persister(kube, cache)
         self.authority = ""
         self._told: dict[str, dict[str, tuple[object, float]]] = {}
         self._applied = Applied(cache)
+        self._contest = Contest()
 
     async def apply(
         self, world: World, *, wanted: Sequence[Identity], packed: Packed, deadline_ms: int
-    ) -> dict[str, tuple[Problem, ...]]:
-        """Make the namespace as it should be; return problems of backends, by name.
+    ) -> tuple[dict[str, tuple[Problem, ...]], float | None]:
+        """Make the namespace as it should be, each part whatever becomes of the others.
 
-        Raises KubeError at the first refusal: the next walk goes on from there.
+        Returns problems of backends, by name, and in how many seconds to go on with what failed,
+        None where nothing did. Only what fails for a while is a problem.
         """
+        namespace = world.namespace
         problems: dict[str, tuple[Problem, ...]] = {}
+        again: list[float | None] = []
         if world.routes:
-            await self._routers_as_wanted(world, packed, deadline_ms)
+            doing = self._routers_as_wanted(world, packed, deadline_ms)
+            title = f"Deployment {namespace}/{ANCHOR}"
+            again.append(await self._tried(namespace, ROUTER, title, doing))
         for identity in wanted:
-            found = await self._identity_as_wanted(world, identity)
-            if found:
-                name = identity.backend.metadata.name
-                problems[name] = (*problems.get(name, ()), *found)
-        await self._remove_unwanted(world, {identity.name for identity in wanted})
-        return problems
+            title, name = title_of(identity.backend), identity.backend.metadata.name
+            doing = self._identity_as_wanted(world, identity)
+            again.append(await self._tried(namespace, identity.name, title, doing))
+            found = self._applied.problems(namespace, identity.name)
+            problems[name] = (*problems.get(name, ()), *found)
+        for revision in self._unwanted(world, {identity.name for identity in wanted}):
+            name, of = revision["metadata"]["name"], revision["spec"]["of"]["name"]
+            title, doing = f"ModelBackend {namespace}/{of}", self._remove(revision)
+            again.append(await self._tried(namespace, name, title, doing))
+            problems[of] = (*problems.get(of, ()), *self._applied.problems(namespace, name))
+        return problems, min((pause_s for pause_s in again if pause_s is not None), default=None)
+
+    async def _tried(
+        self, namespace: str, name: str, title: str, doing: Coroutine[Any, Any, None]
+    ) -> float | None:
+        """Do one part, unless it failed just now; return when to try it again if it fails."""
+        if self._applied.rests(namespace, name):
+            doing.close()
+            return None
+        try:
+            await doing
+        except KubeError as error:
+            failed = error
+            level = logging.INFO if error.status == 409 else logging.WARNING
+            log.log(level, "not applied", extra={"object": title, "why": str(error)[:500]})
+        except Exception as error:
+            failed = KubeError(0, repr(error)[:300])
+            log.exception("not applied", extra={"object": title})
+        else:
+            self._applied.came_right(namespace, name)
+            return None
+        return self._applied.failed(namespace, name, failing(title, failed))
+
+    def _must_lead(self) -> None:
+        if not self._leader.leads:
+            raise KubeError(0, "the lease is not fresh: nothing is written")
 
     def forget(self, namespace: str) -> None:
         """Forget a namespace that nothing is left of."""
@@ -110,10 +149,10 @@ class Applier:
         asked = versions, dict(packed.limits), owners, deadline_ms, self.authority
         if self._applied.alike(world.namespace, ROUTER, asked, ROUTER_OBJECTS) is None:
             found = await self._apply_routers(world, packed, deadline_ms)
-            self._applied.note(world.namespace, ROUTER, asked, ROUTER_OBJECTS, found)
+            self._note(world.namespace, ROUTER, asked, ROUTER_OBJECTS, found)
 
-    async def _identity_as_wanted(self, world: World, identity: Identity) -> tuple[Problem, ...]:
-        """Apply what an identity is made of, unless nothing changed since; return its problems.
+    async def _identity_as_wanted(self, world: World, identity: Identity) -> None:
+        """Apply what an identity is made of, unless nothing changed since.
 
         What the API server refuses is a problem of this backend alone.
         """
@@ -125,22 +164,29 @@ class Applier:
         backend = world.backends.get(identity.backend.metadata.name, {}).get("metadata", {})
         asked = identity, owners, backend.get("uid")
         objects = tuple((kind, identity.name) for kind in IDENTITY_KINDS)
-        known = self._applied.alike(world.namespace, identity.name, asked, objects)
-        if known is not None:
-            return known
+        if self._applied.alike(world.namespace, identity.name, asked, objects) is not None:
+            return
         try:
             found = await self._apply_identity(world, identity)
         except KubeError as error:
             if error.status not in REFUSALS:
                 raise
             title = title_of(identity.backend)
-            found = (replace(_refused(title, error), field="spec.vllm"),)
+            found = (replace(refused(title, error), field="spec.vllm"),)
         except ValueError as error:
-            seen = f"what a ModelRevision cannot hold: {error}"[:600]
-            wanted = f"at most {MAX_CONTENT:,} characters of spec and rendered pods"
-            found = (_too_large(identity, seen, wanted),)
-        self._applied.note(world.namespace, identity.name, asked, objects, found)
-        return found
+            found = (content_too_large(title_of(identity.backend), error),)
+        self._note(world.namespace, identity.name, asked, objects, found)
+
+    def _note(
+        self,
+        namespace: str,
+        name: str,
+        asked: object,
+        objects: Objects,
+        found: tuple[Problem, ...],
+    ) -> None:
+        whole = not any(self._contest.stands((kind, namespace, one)) for kind, one in objects)
+        self._applied.note(namespace, name, asked, objects, found, whole=whole)
 
     def router_problems(self, world: World) -> tuple[Problem, ...]:
         """Return what a namespace's routers lack, as a problem of each of its routes.
@@ -150,7 +196,7 @@ class Applier:
         found = self._applied.problems(world.namespace, ROUTER)
         own = tuple(one for one in found if one.object.startswith("ModelRoute "))
         shared = (one for one in found if one not in own)
-        return own + tuple(_of_route(o, one) for one in shared for o in world.routes.values())
+        return own + tuple(of_route(o, one) for one in shared for o in world.routes.values())
 
     async def _apply_routers(
         self, world: World, packed: Packed, deadline_ms: int
@@ -163,7 +209,7 @@ class Applier:
         except KubeError as error:
             if error.status not in REFUSALS:
                 raise
-            return (_refused(f"ServiceAccount {namespace}/{ANCHOR}", error),)
+            return (refused(f"ServiceAccount {namespace}/{ANCHOR}", error),)
         if isinstance(account, Problem):
             return (account,)
         owner = owner_of(account)
@@ -180,7 +226,7 @@ class Applier:
             except KubeError as error:
                 if error.status not in REFUSALS:
                     raise
-                made = _refused(title_of_object(obj), error)
+                made = refused(title_of_object(obj), error)
             if isinstance(made, Problem):
                 problems.append(made)
         return tuple(problems)
@@ -193,31 +239,34 @@ class Applier:
         known = self._cache.get("ModelRevision", namespace, identity.name)
         known = known or world.revisions.get(identity.name)
         stored = stored_backend(known) if known is not None else None
-        template = template_for(
+        live = self._cache.get("Deployment", namespace, identity.name)
+        rendering, waiting = rendering_for(
             backend,
-            self._cache.get("Deployment", namespace, identity.name),
+            live,
             identity=identity.name,
             newest=identity.newest,
+            answering=answers(live, world.served.get(identity.name, ())),
             settings=self._workloads,
             stored=stored.template if isinstance(stored, StoredBackend) else None,
         )
-        revision = await self._ensure_revision(world, identity, template, known)
+        revision = await self._ensure_revision(world, identity, rendering.template, known)
         if revision is None:
             return ()
         objects = identity_objects(
             backend,
             revision=owner_of(revision),
             settings=self._workloads,
-            template=template,
+            rendering=rendering,
             replicas=identity.replicas,
         )
         title = title_of(backend)
         found = [await self._ensure(obj, revision["metadata"]["uid"]) for obj in objects]
-        return tuple(
+        problems = tuple(
             replace(one, object=title, seen=f"{one.object}: {one.seen}")
             for one in found
             if isinstance(one, Problem)
         )
+        return (*problems, deferral(backend, identity.name, waiting)) if waiting else problems
 
     async def _ensure_revision(
         self, world: World, identity: Identity, template: Obj, known: Obj | None
@@ -238,17 +287,19 @@ class Applier:
         live = self._cache.get("ModelRevision", world.namespace, identity.name)
         if live is not None and owned_alike(live, made) and _mark_of(live) == identity.mark:
             return live
+        self._must_lead()
         done = await self._kube.apply(made)
         self._cache.put(done)
         return done
 
     async def _ensure(self, obj: Obj, owner_uid: str = "") -> Obj | Problem:
         """Apply an object where the live one differs, unless that is somebody else's."""
-        meta = obj["metadata"]
-        live = self._cache.get(obj["kind"], meta["namespace"], meta["name"])
+        meta, edit = obj["metadata"], None
+        key = obj["kind"], meta["namespace"], meta["name"]
+        live = self._cache.get(*key)
         if live is None:
             # Somebody's own object of this name has no label of ours, so the cache has it not.
-            live = await self._kube.get(obj["kind"], meta["namespace"], meta["name"])
+            live = await self._kube.get(*key)
         if live is not None:
             stranger = foreign({"kind": obj["kind"], **live}, owner_uid)
             if stranger is not None:
@@ -256,14 +307,20 @@ class Applier:
             live = {"apiVersion": obj["apiVersion"], "kind": obj["kind"], **live}
             more = obj["kind"] == "Deployment" and bool(added(live, obj))
             if not more and not drifted(live, obj):
+                self._contest.gone(key)
                 return live
+            edit = hand_edit(live, obj, manager=FIELD_MANAGER)
+            if edit is not None and self._contest.is_early(key):
+                return live
+            self._must_lead()
             if more:
                 await self._kube.merge(obj, without_additions(obj))
+        self._must_lead()
         done = await self._kube.apply(obj)
         self._cache.put(done)
-        edit = hand_edit(live, obj, manager=FIELD_MANAGER) if live is not None else None
-        if edit is not None:
-            await self._tell_edit(done, edit)
+        told = self._contest.put_back(key, edit) if edit is not None else None
+        if told is not None:
+            await self._tell_edit(done, told)
         return done
 
     async def _tell_edit(self, obj: Obj, edit: Transition) -> None:
@@ -276,20 +333,27 @@ class Applier:
         if backend is not None:
             await self._persister.tell(backend, (edit,))
 
-    async def _remove_unwanted(self, world: World, wanted: set[str]) -> None:
-        """Delete revisions of backends that nobody asks for; the collector takes what they own."""
-        self._applied.keep(world.namespace, wanted)
+    def _unwanted(self, world: World, wanted: set[str]) -> list[Obj]:
+        """Return revisions of backends that nobody asks for, and forget what is gone."""
         uids = {one["metadata"]["uid"] for one in world.backends.values()}
         told = self._told.get(world.namespace, {})
         for uid in told.keys() - uids:
             del told[uid]
-        for name, obj in world.revisions.items():
-            spec = obj.get("spec") or {}
-            if spec.get("kind") != "Backend" or name in wanted:
-                continue
-            if not obj["metadata"].get("deletionTimestamp"):
-                uid = obj["metadata"]["uid"]
-                await self._kube.delete("ModelRevision", world.namespace, name, uid)
+        found = {
+            name: obj
+            for name, obj in world.revisions.items()
+            if (obj.get("spec") or {}).get("kind") == "Backend"
+            and name not in wanted
+            and not obj["metadata"].get("deletionTimestamp")
+        }
+        self._applied.keep(world.namespace, wanted | found.keys())
+        return list(found.values())
+
+    async def _remove(self, revision: Obj) -> None:
+        """Delete a revision; the cluster's collector takes what it owns."""
+        meta = revision["metadata"]
+        self._must_lead()
+        await self._kube.delete("ModelRevision", meta["namespace"], meta["name"], meta["uid"])
 
     async def tell_backend(self, world: World, name: str, seen: BackendSeen, now_s: float) -> None:
         """Write a backend's status where it differs in more than numbers, or now and then."""
@@ -308,39 +372,10 @@ class Applier:
             told[key] = known, time.monotonic()
             return
         if turned(old, status) or is_due:
+            self._must_lead()
             self._cache.put(await self._kube.apply(with_status(obj, status), sub="status"))
             told[key] = None, time.monotonic()
             await self._persister.tell(obj, backend_news(old, status))
-
-
-def _refused(title: str, error: KubeError) -> Problem:
-    """Return what the API server does not take as a problem of the object that it is for."""
-    ends = "because it is being terminated" in str(error)
-    wanted = "pods and services that it takes; it is tried again by itself"
-    return Problem(
-        object=title,
-        field="",
-        seen=f"what the API server refuses: {error}"[:600],
-        wanted="a namespace that stays: nothing new begins in this one" if ends else wanted,
-        reason=reasons.NAMESPACE_ENDS if ends else reasons.REFUSED,
-    )
-
-
-def _of_route(route: Obj, problem: Problem) -> Problem:
-    wanted = "that name for Weir's routers: rename or delete the object, or move the routes"
-    return replace(
-        problem,
-        object=title_of_object(route),
-        field="",
-        seen=f"{problem.object}: {problem.seen}",
-        wanted=wanted if problem.reason == reasons.FOREIGN_OBJECT else problem.wanted,
-        condition="Programmed",
-    )
-
-
-def _too_large(identity: Identity, seen: str, wanted: str) -> Problem:
-    title = title_of(identity.backend)
-    return Problem(object=title, field="spec", seen=seen, wanted=wanted, reason="TooLarge")
 
 
 def _mark_of(revision: Obj) -> str:

@@ -1,16 +1,18 @@
 """Which model servers a namespace needs now, how they do, and what that allows a rollout.
 
 An identity is wanted while a backend's spec asks for it or a route's stable or canary revision
-calls it, and until every router has heard that none does any more. An older one is kept as its
-ModelRevision resolved it, so it can be repaired after the edit. It refuses to know how a pod
+calls it, and until every router has heard that none does any more; a sidecar that will not hear
+is waited for a while only. An older one is kept as its ModelRevision resolved it, so it can be
+repaired after the edit. It refuses to know how a pod
 looks (`workloads`) and which of them may have their replicas now (`standing`).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 import msgspec
 
+from weir_core import reasons
 from weir_core.backend_status import EDIT_WAITS, BackendSeen, IdentitySeen
 from weir_core.compile import Compiled
 from weir_core.defaults import DEFAULTS
@@ -19,10 +21,10 @@ from weir_core.history import find
 from weir_core.identity import PORT
 from weir_core.reach import NOT_READY
 from weir_core.resources import ModelBackend, ModelRoute
-from weir_core.rollout import RolloutState
+from weir_core.rollout import RolloutState, Transition
 from weir_core.snapshot import FULL_BP, Backend, Revision
 from weir_operator.gather import World
-from weir_operator.memory import RouteMemory
+from weir_operator.memory import NEVER, RouteMemory
 from weir_operator.revisions import StoredBackend, stored_backend
 from weir_operator.trouble import loading, trouble
 
@@ -33,6 +35,13 @@ MARK = "inference.weir.dev/given-up"
 
 MAX_IDENTITIES = 3
 """Of one backend; a further edit waits."""
+
+MAX_TOLD = 5
+"""Pods named in one Event."""
+
+LEFT_BEHIND_S = 300.0
+"""Beside the longest deadline: for how long a sidecar that does not take what is published keeps
+what it may still call. Routers of the Deployment keep it for as long as they run."""
 
 
 class Capacity(msgspec.Struct, frozen=True):
@@ -116,9 +125,12 @@ def _wanted(world: World, identity: str) -> int:
 
 
 def identities(
-    world: World, compiled: Compiled, memories: Mapping[str, RouteMemory]
+    world: World, compiled: Compiled, memories: Mapping[str, RouteMemory], *, now_s: float
 ) -> list[Identity]:
-    """Return every model server that should run now."""
+    """Return every model server that should run now.
+
+    Memories note since when sidecars lag, and that it is to be told what goes for one.
+    """
     users: dict[str, set[str]] = {}
     for name, memory in memories.items():
         for revision in live_revisions(memory.state):
@@ -135,9 +147,10 @@ def identities(
         older = resolved(world.revisions.get(name))
         if older is not None:
             wanted[name] = _older(world, name, older, tuple(sorted(others)))
-    for name in _maybe_chosen(world, memories) - wanted.keys():
+    running = world.deployments.keys() - wanted.keys()
+    for name in _maybe_chosen(world, memories, running, now_s=now_s):
         older = resolved(world.revisions.get(name))
-        if older is not None and name in world.deployments:
+        if older is not None:
             wanted[name] = _older(world, name, older, ())
     return [wanted[name] for name in sorted(wanted)]
 
@@ -157,29 +170,60 @@ def _older(world: World, name: str, backend: ModelBackend, routes: tuple[str, ..
     )
 
 
-def _maybe_chosen(world: World, memories: Mapping[str, RouteMemory]) -> set[str]:
-    """Return identities that a router may still choose, for it obeys an earlier snapshot.
+def _maybe_chosen(
+    world: World, memories: Mapping[str, RouteMemory], running: Set[str], *, now_s: float
+) -> set[str]:
+    """Return those of `running` that a router may still choose, for it obeys an earlier snapshot.
 
     Of a route that not every router has acknowledged, all that its revisions ever called.
     """
-    found = set[str]()
+    patience_s = LEFT_BEHIND_S + longest_ms(memories) / 1_000
+    found, unheard = set[str](), dict[str, set[str]]()
     for name, memory in memories.items():
-        if not _heard(world, memory, f"{world.namespace}/{name}"):
-            for record in memory.state.records:
-                backends = called(record.revision)
-                found |= {b.identity for b in backends if ours(b, world.namespace)}
+        late = _late(world, memory, f"{world.namespace}/{name}", now_s)
+        records = memory.state.records if late else ()
+        ever = {b.identity for r in records for b in called(r.revision)} & running
+        if late and all(now_s - since_s > patience_s for since_s in late.values()):
+            unheard[name] = ever
+        else:
+            found |= ever
+    for name, ever in unheard.items():
+        _let_go(world, memories[name], name, ever - found)
     return found
 
 
-def _heard(world: World, memory: RouteMemory, key: str) -> bool:
-    """Return whether all that may serve a route obey what was published last."""
-    asked = world.routers | {one.pod_uid for one in world.connected if one.alive}
-    acked = {
-        one.pod_uid
-        for one in world.connected
-        if tuple(one.report.acks.get(key, ())) == memory.version
+def _late(world: World, memory: RouteMemory, key: str, now_s: float) -> dict[str, float]:
+    """Return what may serve a route and does not obey what was published last, by pod uid.
+
+    With since when, of a sidecar whose last acknowledged version has not moved; of all others now.
+    """
+    at = {one.pod_uid: tuple(one.report.acks.get(key, ())) for one in world.connected}
+    alive = {one.pod_uid: one for one in world.connected if one.alive}
+    late = {uid for uid in world.routers | alive.keys() if at.get(uid) != memory.version}
+    told = memory.version != NEVER
+    sidecars = {uid for uid in late if told and uid in alive and alive[uid].sidecar}
+    before = memory.lagging
+    memory.lagging = {
+        uid: before[uid] if uid in before and before[uid][0] == at[uid] else (at[uid], now_s)
+        for uid in sidecars
     }
-    return asked <= acked
+    return {uid: memory.lagging[uid][1] if uid in sidecars else now_s for uid in late}
+
+
+def _let_go(world: World, memory: RouteMemory, route: str, names: Set[str]) -> None:
+    """Have it told, once, that model servers go although a sidecar may still call them."""
+    if not names - memory.let_go:
+        return
+    memory.let_go |= names
+    late = [one for one in world.connected if one.pod_uid in memory.lagging]
+    nacks = (one.report.nacks.get(f"{world.namespace}/{route}") for one in late)
+    why = next((f" (refused: {nack.reason[:200]})" for nack in nacks if nack is not None), "")
+    pods = ", ".join(sorted(one.pod_name for one in late)[:MAX_TOLD])
+    told = (
+        f"{len(late)} sidecars do not take the route as it is now, {pods}{why}; they may still "
+        f"call {', '.join(sorted(names))}, kept for them until now: make those pods anew"
+    )
+    memory.untold += (Transition(reason=reasons.SIDECARS_LEFT, message=told, warning=True),)
 
 
 def asked_replicas(identity: Identity) -> int:

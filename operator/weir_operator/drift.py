@@ -49,6 +49,12 @@ def drifted(live: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     return next(_differences("", "", live, wanted), None) is not None
 
 
+def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the paths of all fields in which two objects of Weir's own differ, without order."""
+    found = (*_differences("", "", before, now), *_differences("", "", now, before))
+    return tuple(dict.fromkeys(path.lstrip(".") for path in found))
+
+
 def added(live: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """Return what somebody added to a Deployment's containers, which an apply does not take out.
 

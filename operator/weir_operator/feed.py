@@ -91,7 +91,8 @@ class Feed:
     """Serves the streams of all routers.
 
     `term` is the operator's, of all versions that it gives. `on_report` hears the namespace of a
-    router that said something new, came or was lost. `clock` gives Unix seconds. `refused` counts
+    router that said something new, came or was lost, `on_term` a later term that a router says it
+    obeys: it will take nothing of this one. `clock` gives Unix seconds. `refused` counts
     reports that were not believed, or in part, by reason.
     """
 
@@ -101,6 +102,7 @@ class Feed:
         *,
         term: int,
         on_report: Callable[[str], None] = lambda namespace: None,
+        on_term: Callable[[int], None] = lambda term: None,
         clock: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
         pace: Pace = Pace(),  # noqa: B008 - frozen
@@ -108,6 +110,7 @@ class Feed:
         self._gatekeeper = gatekeeper
         self._term = term
         self.on_report = on_report
+        self._on_term = on_term
         self._clock = clock
         self._chance = chance
         self._pace = pace
@@ -273,6 +276,9 @@ class Feed:
             log.warning("report unreadable", extra={**fields, "error": str(error)[:300]})
             self._count("unreadable")
             return
+        term = max((version[0] for version in report.acks.values()), default=0)
+        if term > self._term:
+            self._on_term(term)
         is_new, refused = stream.inbox.take(report, space.published, self._clock())
         for why in (*refused, *(("unreadable",) if unread else ())):
             self._count(why)

@@ -21,6 +21,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from weir_operator.kube import KubeError
+from weir_operator.objects import ROUTER, ROUTER_NAME, is_router
 
 AUDIENCE = "weir"
 GOOD_S, BAD_S = 10.0, 2.0
@@ -31,9 +32,6 @@ MAX_ASKING = 16
 MAX_TOKEN = 16_384
 LEAST_S = 60.0
 """Until a token is reviewed again that is good for the API server, and over by this clock."""
-ROUTER = "inference.weir.dev/router"
-ROUTER_NAME = "weir-router"
-"""Of the Deployment and of its ServiceAccount."""
 _ACCOUNT = "system:serviceaccount:"
 _POD_NAME = "authentication.kubernetes.io/pod-name"
 _POD_UID = "authentication.kubernetes.io/pod-uid"
@@ -152,7 +150,7 @@ class Gatekeeper:
         if _label(pod) != "deployment":
             seen = f"label {ROUTER}={_label(pod)!r}"
             return Refusal("PERMISSION_DENIED", f"{place} is no router: saw {seen}")
-        if not _is_of_deployment(pod) or caller.service_account != ROUTER_NAME:
+        if not is_router(pod) or caller.service_account != ROUTER_NAME:
             wanted = f"wanted one of Deployment {ROUTER_NAME} with its ServiceAccount"
             return Refusal("PERMISSION_DENIED", f"{place} only calls itself a router: {wanted}")
         return caller
@@ -160,17 +158,6 @@ class Gatekeeper:
 
 def _label(pod: Obj) -> str:
     return str((pod["metadata"].get("labels") or {}).get(ROUTER, ""))
-
-
-def _is_of_deployment(pod: Obj) -> bool:
-    """Return whether the pod's controller is a ReplicaSet of the router Deployment."""
-    return any(
-        owner.get("controller")
-        and owner.get("kind") == "ReplicaSet"
-        and str(owner.get("apiVersion", "")).startswith("apps/")
-        and str(owner.get("name", "")).rpartition("-")[0] == ROUTER_NAME
-        for owner in pod["metadata"].get("ownerReferences") or ()
-    )
 
 
 def _extra(user: Obj, name: str) -> str:

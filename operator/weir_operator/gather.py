@@ -5,11 +5,12 @@ from typing import Any
 
 import msgspec
 
+from weir_core.clocks import routers_off_s
 from weir_core.errors import Problem
 from weir_core.resources import ConfigMap, ModelBackend, ModelRoute, from_object
 from weir_operator.cache import Cache
 from weir_operator.feed import Connected
-from weir_operator.objects import IDENTITY
+from weir_operator.objects import IDENTITY, is_router
 
 Obj = dict[str, Any]
 Read = ModelRoute | ModelBackend | ConfigMap
@@ -101,7 +102,7 @@ def gather(
         revisions=_by_name(cache.of("ModelRevision", namespace)),
         deployments=_by_name(cache.of("Deployment", namespace)),
         pods=pods,
-        routers=frozenset(uid for uid, pod in pods.items() if _is_router(pod) and ready(pod)),
+        routers=frozenset(uid for uid, pod in pods.items() if is_router(pod) and ready(pod)),
         served=_served(pods.values()),
         read=read,
         problems=tuple(problems),
@@ -122,6 +123,19 @@ def calibrations(routes: Sequence[Obj]) -> set[str]:
     return names
 
 
+def clock_off_s(world: World) -> float | None:
+    """Return how far the clocks of most ready routers are ahead of this one's; 0 while they agree.
+
+    By their last reports, as of when those came: a router that is silent has no time, and
+    without any it is None.
+    """
+    return routers_off_s(
+        one.report.as_of_s - one.seen_s
+        for one in world.connected
+        if one.alive and one.pod_uid in world.routers
+    )
+
+
 def ready(pod: Obj) -> bool:
     """Return whether a pod's Ready condition is True."""
     conditions = (pod.get("status") or {}).get("conditions") or ()
@@ -135,11 +149,6 @@ def _served(pods: Iterable[Obj]) -> dict[str, tuple[Obj, ...]]:
         if identity:
             found[identity] = (*found.get(identity, ()), pod)
     return found
-
-
-def _is_router(pod: Obj) -> bool:
-    labels = pod["metadata"].get("labels") or {}
-    return labels.get("inference.weir.dev/router") == "deployment"
 
 
 def _ends(obj: Obj) -> bool:

@@ -21,6 +21,7 @@ import kopf
 
 from weir_operator.cache import Cache
 from weir_operator.kube import GROUP, Kube, KubeError
+from weir_operator.readable import Readable
 
 WRITTEN = ("ModelRoute", "ModelBackend", "ModelRevision")
 """Kinds of Weir's own API."""
@@ -32,21 +33,25 @@ SELECTOR = "app.kubernetes.io/managed-by=weir"
 RETRY_S = 2.0
 LIST_S, LEAST_S = 300.0, 5.0
 """How often what people write is listed again, and how often at most when there is a reason."""
+KNOCK_S = 30.0
+"""How often a namespace is tried that may not be read."""
 log = logging.getLogger("weir.operator")
 
 
-async def prime(kube: Kube, cache: Cache, namespaces: Sequence[str]) -> dict[tuple[str, str], str]:
-    """List everything once and return the versions by (kind, namespace).
+async def prime(kube: Kube, cache: Cache, readable: Readable) -> dict[tuple[str, str], str]:
+    """List everything once and return the versions by (kind, namespace), "" where none is told.
 
-    Asks until it is told: an API server that has just been given the CRDs needs a moment.
+    Asks until it is told: an API server that has just been given the CRDs needs a moment. Not of
+    a named namespace that may not be read, which must not keep the others waiting.
     """
     versions = {}
-    for kind in (*WRITTEN, *MADE):
-        for namespace in namespaces or ("",):
-            while not (  # noqa: ASYNC110 - it asks a server, nobody rings.
-                version := await _listed(kube, cache, kind, namespace)
-            ):
-                await asyncio.sleep(RETRY_S)
+    for namespace in readable.all:
+        for kind in (*WRITTEN, *MADE):
+            version = ""
+            while namespace in readable.open and not version:
+                version = await _listed(kube, cache, kind, namespace, readable, first=True)
+                if not version and namespace in readable.open:
+                    await asyncio.sleep(RETRY_S)
             versions[kind, namespace] = version
     return versions
 
@@ -54,7 +59,7 @@ async def prime(kube: Kube, cache: Cache, namespaces: Sequence[str]) -> dict[tup
 async def look_again(
     kube: Kube,
     cache: Cache,
-    namespaces: Sequence[str],
+    readable: Readable,
     doubt: asyncio.Event,
     *,
     every_s: float = LIST_S,
@@ -71,9 +76,22 @@ async def look_again(
             await asyncio.wait_for(doubt.wait(), every_s * (0.9 + 0.2 * chance()))
         doubt.clear()
         for kind in WRITTEN:
-            for namespace in namespaces or ("",):
-                if not await _listed(kube, cache, kind, namespace):
+            for namespace in readable.open:
+                listed = await _listed(kube, cache, kind, namespace, readable)
+                if not listed and namespace in readable.open:
                     doubt.set()
+
+
+async def knock(kube: Kube, cache: Cache, readable: Readable, *, every_s: float = KNOCK_S) -> None:
+    """Try for ever to read what may not be read; what is read whole is open again."""
+    while True:
+        await asyncio.sleep(every_s)
+        for namespace in readable.closed:
+            for kind in (*WRITTEN, *MADE):
+                if not await _listed(kube, cache, kind, namespace, readable):
+                    break
+            else:
+                readable.reopen(namespace)
 
 
 def registry(heard: Callable[[str | None, Any], None]) -> kopf.OperatorRegistry:
@@ -111,8 +129,11 @@ def _plain(value: Any) -> Any:
     return value
 
 
-async def hear(cache: Cache, namespaces: Sequence[str], doubt: asyncio.Event) -> None:
-    """Have kopf feed the cache for ever; `doubt` is set when it may have missed something."""
+async def hear(cache: Cache, readable: Readable, doubt: asyncio.Event) -> None:
+    """Have kopf feed the cache for ever; `doubt` is set when it may have missed something.
+
+    Of two namespaces that it is given, one that may not be read would end it for both.
+    """
     loop = asyncio.get_running_loop()
 
     def take(type: str | None, obj: Any) -> None:
@@ -124,7 +145,18 @@ async def hear(cache: Cache, namespaces: Sequence[str], doubt: asyncio.Event) ->
             cache.put(obj)
 
     while True:
-        await _kopf(lambda *told: loop.call_soon_threadsafe(take, *told), namespaces)
+        namespaces = readable.open
+        doings = [asyncio.create_task(readable.turned(namespaces))]
+        if namespaces:
+            given = namespaces if readable.named else ()
+            told = _kopf(lambda *told: loop.call_soon_threadsafe(take, *told), given)
+            doings.append(asyncio.create_task(told))
+        try:
+            await asyncio.wait(doings, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in doings:
+                task.cancel()
+            await asyncio.gather(*doings, return_exceptions=True)
         doubt.set()
         await asyncio.sleep(RETRY_S)
 
@@ -161,9 +193,20 @@ async def _kopf(heard: Callable[[str | None, Any], Any], namespaces: Sequence[st
         stop.set()
 
 
-async def follow(kube: Kube, cache: Cache, kind: str, namespace: str, version: str) -> None:
-    """Watch one kind of Weir's objects for ever; what a watch cannot tell is listed again."""
+async def follow(
+    kube: Kube, cache: Cache, kind: str, namespace: str, version: str, readable: Readable
+) -> None:
+    """Watch one kind of Weir's objects for ever; what a watch cannot tell is listed again.
+
+    `version` "" is of a namespace that could not be listed.
+    """
     while True:
+        if not version:
+            await readable.until_open(namespace)
+            version = await _listed(kube, cache, kind, namespace, readable)
+            if not version:
+                await asyncio.sleep(RETRY_S)
+            continue
         try:
             async for type, obj in kube.watch(kind, namespace, SELECTOR, version):
                 version = str(obj["metadata"]["resourceVersion"])
@@ -176,15 +219,25 @@ async def follow(kube: Kube, cache: Cache, kind: str, namespace: str, version: s
             if error.status != 410:
                 log.warning("watch ended", extra={"kind": kind, "error": str(error)})
             await asyncio.sleep(RETRY_S)
-            version = await _listed(kube, cache, kind, namespace) or version
+            listed = await _listed(kube, cache, kind, namespace, readable)
+            version = listed or (version if namespace in readable.open else "")
 
 
-async def _listed(kube: Kube, cache: Cache, kind: str, namespace: str) -> str:
+async def _listed(
+    kube: Kube,
+    cache: Cache,
+    kind: str,
+    namespace: str,
+    readable: Readable,
+    *,
+    first: bool = False,
+) -> str:
     selector = "" if kind in WRITTEN else SELECTOR
     try:
         items, version = await kube.every(kind, namespace, selector)
     except KubeError as error:
-        log.warning("list failed", extra={"kind": kind, "error": str(error)})
+        if not readable.refused(namespace, error, unread=first):
+            log.warning("list failed", extra={"kind": kind, "error": str(error)})
         return ""
     cache.replace(kind, items, version, namespace)
     return version

@@ -10,7 +10,8 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from kubernetes.aio import client, config
@@ -80,7 +81,11 @@ class Kube:
                 await config.load_kube_config()
         except config.ConfigException as error:
             raise KubeError(0, f"no way to the Kubernetes API: {error}") from error
-        return cls(client.ApiClient())
+        found = client.Configuration.get_default()
+        # Else aiohttp reads netrc and environment again for every request, in two threads.
+        found.client_session_kwargs = {"trust_env": False}
+        found.proxy = found.proxy or _proxy_to(found.host)
+        return cls(client.ApiClient(found))
 
     async def close(self) -> None:
         """Close the pool."""
@@ -125,7 +130,8 @@ class Kube:
     async def create(self, obj: Obj) -> Obj:
         """Create an object that must not be there yet."""
         path = path_to(obj["kind"], obj["metadata"].get("namespace", ""))
-        return await self._call("POST", obj["kind"], path, body=obj)
+        query = {"fieldManager": FIELD_MANAGER}
+        return await self._call("POST", obj["kind"], path, query=query, body=obj)
 
     async def replace(self, obj: Obj) -> Obj:
         """Replace an object as of its resourceVersion (409 when it has moved on)."""
@@ -275,6 +281,12 @@ class Kube:
             raise KubeError(0, f"{method} {path}: {error!r}") from error
         except ApiException as error:
             raise KubeError(error.status or 0, f"{method} {path}: {error.reason}") from error
+
+
+def _proxy_to(url: str) -> str | None:
+    """Return the proxy that the environment has for a URL."""
+    asked = urlsplit(url)
+    return None if proxy_bypass(asked.hostname or "") else getproxies().get(asked.scheme)
 
 
 async def _text(response: Any) -> str:

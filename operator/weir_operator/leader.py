@@ -23,9 +23,10 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     fresh: float = 10.0
 
 
-def _first_term() -> int:
-    """Return a term above all that a Lease which was deleted can have had: minutes since 1970."""
-    return int(time.time() // 60)
+EPOCH_S = 1_577_836_800
+"""Terms count seconds from here, 2020-01-01: an int32, as leaseTransitions is, lasts to 2088."""
+AHEAD = 86_400
+"""How much later than this clock a term may be that is believed to have been given."""
 
 
 class Leader:
@@ -34,7 +35,7 @@ class Leader:
     A lease of somebody else is taken over when it has not changed for its duration by this
     process's own clock, so clocks need not agree; one of an earlier process of the same pod at
     once. Every lead has a term of its own, the next one of this process too: versions must never
-    be given twice.
+    be given twice. `wall` gives Unix seconds: a Lease that was deleted tells no term.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Leader:
         name: str,
         identity: str,
         clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
         pace: Pace = Pace(),  # noqa: B008 - frozen
     ) -> None:
         self._kube = kube
@@ -53,7 +55,9 @@ class Leader:
         self._pod = f"{identity}_"
         self._identity = ""
         self._clock = clock
+        self._wall = wall
         self._pace = pace
+        self._surpassed = 0
         self._renewed_s = float("-inf")
         self._seen: tuple[str, float] = ("", 0.0)
         self.term = 0
@@ -72,10 +76,37 @@ class Leader:
     async def keep(self) -> None:
         """Renew until the Lease is lost, or was for a moment; returns then, and leads no more."""
         term = self.term
-        while self.term == term and self._clock() - self._renewed_s <= self._pace.duration:
+        while term == self.term > self._surpassed and not self._ran_out():
             await asyncio.sleep(self._pace.renew)
             await self._try()
         self._renewed_s = float("-inf")
+
+    def surpass(self, term: int) -> None:
+        """End this lead if somebody has obeyed a later term, and have the next one exceed it.
+
+        Else no router would take what is published: a term was given that the Lease does not
+        know of, since it was deleted, or restored, and clocks differ. The next term is above all
+        that is believed, so whoever forges terms ends one lead a day.
+        """
+        if term <= max(self.term, self._surpassed):
+            return
+        told = {"own": self.term, "seen": term}
+        latest = self._first_term() + AHEAD
+        if term > latest:
+            log.warning("a term that none can have had", extra={**told, "latest": latest})
+            return
+        log.warning("a later term was obeyed: leads anew", extra=told)
+        self._surpassed = latest
+
+    def _first_term(self) -> int:
+        """Return a term above all that a Lease which was deleted can have had, by this clock."""
+        return max(1, int(self._wall() - EPOCH_S))
+
+    def _next_term(self, before: int) -> int:
+        return max(before, self.term, self._surpassed, self._first_term() - 1) + 1
+
+    def _ran_out(self) -> bool:
+        return self._clock() - self._renewed_s > self._pace.duration
 
     async def release(self) -> None:
         """Let the next one in at once."""
@@ -101,16 +132,14 @@ class Leader:
         try:
             lease = await self._kube.get("Lease", self._namespace, self._name)
             if lease is None:
-                lease = await self._kube.create(self._lease(transitions=_first_term()))
+                lease = await self._kube.create(self._lease(transitions=self._next_term(0)))
             elif lease["spec"].get("holderIdentity") == self._identity:
                 lease["spec"]["renewTime"] = now_text(micro=True)
                 lease = await self._kube.replace(lease)
             elif self._is_free(lease):
                 # After a restore of the cluster the Lease may be older than what routers obey.
-                transitions = max(
-                    int(lease["spec"].get("leaseTransitions") or 0) + 1, _first_term()
-                )
-                lease["spec"] = self._lease(transitions=transitions)["spec"]
+                term = self._next_term(int(lease["spec"].get("leaseTransitions") or 0))
+                lease["spec"] = self._lease(transitions=term)["spec"]
                 lease = await self._kube.replace(lease)
             else:
                 self._renewed_s = float("-inf")  # Somebody else leads.

@@ -9,7 +9,7 @@ import base64
 import binascii
 import logging
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -17,10 +17,11 @@ from msgspec.structs import replace
 
 from weir_core.errors import Problem
 from weir_core.evidence import Judgement, Key, Merged
-from weir_core.history import Records, RevisionRecord, find
+from weir_core.history import Latch, Records, RevisionRecord, find
 from weir_core.merging import fits
 from weir_core.revision_spec import record_of
-from weir_core.rollout import RolloutState, Transition, recalled, remembered
+from weir_core.rollout import RolloutState, Transition, rebuild, recalled, remembered
+from weir_core.rollout_state import known_of
 from weir_core.snapshot import RoutePolicy
 from weir_core.status import MAX_OBJECTIVES
 from weir_core.wire import Routed, Version
@@ -38,6 +39,8 @@ NEVER: Version = (0, 0)
 MAX_SENT = 8
 """Forms of one route that routers may still have, and that are remembered."""
 MAX_TEXTS = 8
+GONE = ""
+"""Stands in `unclean` for all router pods that are no more."""
 RESUME_S = 10.0
 """After a restart a router that is not heard holds back an edit no longer, only raises."""
 log = logging.getLogger("weir.operator")
@@ -61,9 +64,12 @@ class RouteMemory:
     `saved` is the state as it stands in the cluster, None while unknown; `texts` are stored states
     that this process wrote or recalled, and `rebuilt` says that there was none. `goal` is what
     routers should obey, `published` what they were last told, with its version; `sent` holds that
-    by version. While `resuming` it is not known what they obey. `refused` is a goal that the
-    routers `refused_by` do not take, for a `refusal`; `tried` are versions lowered for them.
+    by version. While `resuming` it is not known what they obey; `stood` is the version that the
+    cluster's snapshot gave. `refused` is a goal that the routers `refused_by` do not take, for a
+    `refusal`; `tried` are versions lowered for them.
     `vanished` says since when a boot is over; `untold` are transitions that no Event tells yet.
+    `lagging` are sidecars that do not obey it: by pod uid, at which version they are and since
+    when; `let_go` are model servers that went though these may call them.
     """
 
     def __init__(self, state: RolloutState, checkpoint: Checkpoint) -> None:
@@ -84,6 +90,7 @@ class RouteMemory:
         self.sent: dict[Version, RoutePolicy] = {}
         self.resuming = True
         self.resuming_since_s: float | None = None
+        self.stood = NEVER
         self.refused: RoutePolicy | None = None
         self.refused_by: frozenset[str] = frozenset()
         self.refusal = ""
@@ -92,6 +99,8 @@ class RouteMemory:
         self.judged: Key | None = None
         self.vanished: dict[tuple[str, str], float] = {}
         self.untold: tuple[Transition, ...] = ()
+        self.lagging: dict[str, tuple[tuple[int, ...], float]] = {}
+        self.let_go: frozenset[str] = frozenset()
 
     @property
     def routed(self) -> Routed:
@@ -111,6 +120,7 @@ class RouteMemory:
     def resume(self, routed: Routed) -> None:
         """Go on from what the cluster's snapshot says that routers obey."""
         if routed.policy is not None:
+            self.stood = routed.version
             self.told(routed.policy, routed.version)
             self.mend(routed.policy)
 
@@ -147,8 +157,35 @@ class RouteMemory:
             self.key, self.merged, self.vanished = other.key, other.merged, {}
         self.status, self.saved = other.status, None
         self.resuming, self.resuming_since_s = True, None
+        self.rebuilt = other.rebuilt
         for text in other.texts:
             self.sign(text)
+
+    def heed(self, obj: Obj) -> bool:
+        """Take in that somebody else rolled a revision back; return whether that was news."""
+        name = obj["metadata"]["name"]
+        record = overtaken(obj, known_of(self.state, name)) if _claimed(obj) else None
+        if record is None:
+            return False
+        others = tuple(r for r in self.state.records if r.revision.name != name)
+        self.state, self.saved = rebuild((*others, record), self.state), None
+        return True
+
+    def deaths(self, unclean: Mapping[str, int], pods: Collection[str]) -> int:
+        """Return how often routers died, as far as was ever told; it never falls.
+
+        `unclean` is what they report by pod. Of pods that are neither heard nor among `pods` only
+        the sum is kept.
+        """
+        for uid, seen in unclean.items():
+            # What a router went through before it was seen here is not of this canary.
+            first, last = self.unclean.get(uid, (seen, seen))
+            self.unclean[uid] = first, max(last, seen)
+        for uid in self.unclean.keys() - unclean.keys() - {GONE, *pods}:
+            first, last = self.unclean.pop(uid)
+            _, before = self.unclean.get(GONE, (0, 0))
+            self.unclean[GONE] = 0, before + last - first
+        return sum(last - first for first, last in self.unclean.values())
 
     def checkpoint(self) -> Checkpoint:
         """Return what a restart needs of the evidence."""
@@ -164,7 +201,8 @@ def recall(status: Mapping[str, Any] | None, records: Records) -> RouteMemory:
     told = _parsed(text_of(status or {}))
     memory = RouteMemory(recalled(told, records), unpack(rollout.get("checkpoint")))
     memory.status = dict(status or {})
-    memory.rebuilt = told is None and bool(records)
+    known = told is not None and any(told.get(one) for one in ("stable", "canary", "lost"))
+    memory.rebuilt = bool(records) and not known
     memory.sign(text_of(memory.status))
     return memory
 
@@ -233,6 +271,46 @@ def records_of(revisions: Iterable[Obj]) -> Records:
     return tuple(sorted(found, key=lambda record: (record.since_s, record.revision.name)))
 
 
+def heeded(memories: Mapping[str, RouteMemory], revisions: Iterable[Obj]) -> set[str]:
+    """Have memories take in what somebody else rolled back; return whose news it is."""
+    found = set()
+    for obj in revisions:
+        spec = obj.get("spec") or {}
+        memory = memories.get((spec.get("of") or {}).get("name", ""))
+        if spec.get("kind") == "Route" and memory is not None and memory.heed(obj):
+            log.warning("rolled back by another", extra={"revision": obj["metadata"]["name"]})
+            found.add(spec["of"]["name"])
+    return found
+
+
+def overtaken(obj: Obj, known: RevisionRecord | Latch | None) -> RevisionRecord | None:
+    """Return what a ModelRevision says where it was rolled back in an attempt that `known` is
+    not beyond and does not know to be rolled back; None where it tells no such news."""
+    tripped, attempt = (known.tripped, known.attempt) if known else (0, 0)
+    if _claimed(obj) <= tripped:
+        return None
+    record = next(iter(records_of([obj])), None)
+    is_news = record is not None and record.tripped > tripped and record.attempt >= attempt
+    return record if is_news else None
+
+
+def _claimed(obj: Obj) -> int:
+    """Return the latest attempt that was rolled back, as a ModelRevision seems to say."""
+    status, labels = obj.get("status") or {}, obj["metadata"].get("labels") or {}
+    if "RolledBack" in (status.get("outcome"), labels.get(OUTCOME)):
+        return max(_int(status.get("tripped")), _int(status.get("attempt")), _attempt(labels), 1)
+    return _int(status.get("tripped"))
+
+
+def _int(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _attempt(labels: Mapping[str, Any]) -> int:
+    text = str(labels.get(ATTEMPT, "0"))
+    return int(text) if text.isdecimal() and len(text) < 10 else 0
+
+
 def labels_of(record: RevisionRecord) -> dict[str, str]:
     """Return what is written on a revision beside its status, for restores that lose that."""
     return {OUTCOME: record.outcome, ATTEMPT: str(record.attempt)}
@@ -243,8 +321,7 @@ def _by_labels(obj: Obj, record: RevisionRecord) -> RevisionRecord:
     if (obj.get("status") or {}).get("outcome"):
         return record
     labels = obj["metadata"].get("labels") or {}
-    text = str(labels.get(ATTEMPT, "0"))
-    attempt = int(text) if text.isdigit() and len(text) < 10 else 0
+    attempt = _attempt(labels)
     if labels.get(OUTCOME) == "RolledBack":
         attempt = max(attempt, 1)
         return replace(record, outcome="RolledBack", attempt=attempt, tripped=attempt)

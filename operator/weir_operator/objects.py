@@ -18,6 +18,8 @@ MANAGED_BY = "app.kubernetes.io/managed-by"
 PART_OF = "app.kubernetes.io/part-of"
 COMPONENT = "app.kubernetes.io/component"
 MANAGER = "weir"
+ROUTER_NAME = "weir-router"
+"""Of a namespace's router Deployment, and of its ServiceAccount."""
 
 APPLIED = f"{GROUP}/applied"
 """Annotation: digest of all that was applied, so that a field left out since counts as drift."""
@@ -126,6 +128,30 @@ def foreign(obj: Mapping[str, Any], expected_owner_uid: str = "") -> Problem | N
         seen=seen,
         wanted="a free name: delete that object, or name what Weir makes it for differently",
         reason="ForeignObject",
+    )
+
+
+def is_router(pod: Obj) -> bool:
+    """Return whether a pod is one of its namespace's router Deployment, not only labelled so.
+
+    Its label, its controller and its ServiceAccount say so: what else calls itself a router may
+    not connect, so nothing may wait for it.
+    """
+    meta = pod["metadata"]
+    return (
+        (meta.get("labels") or {}).get(ROUTER) == "deployment"
+        and (pod.get("spec") or {}).get("serviceAccountName") == ROUTER_NAME
+        and any(_is_router_set(owner) for owner in meta.get("ownerReferences") or ())
+    )
+
+
+def _is_router_set(owner: Obj) -> bool:
+    """Return whether an owner is the controller, and a ReplicaSet of the router Deployment."""
+    return bool(
+        owner.get("controller")
+        and owner.get("kind") == "ReplicaSet"
+        and str(owner.get("apiVersion", "")).startswith("apps/")
+        and str(owner.get("name", "")).rpartition("-")[0] == ROUTER_NAME
     )
 
 

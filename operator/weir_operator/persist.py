@@ -1,22 +1,24 @@
 """Brings to the cluster what a restarted operator must know: revisions first, then the status.
 
-Every write of a status carries the version of the object that was gathered: a second operator,
-or a change that was not seen yet, makes it a conflict and the walk begins again.
+Every write carries the version of the object that was gathered, and what was not there is created
+alone: a second operator, or a change that was not seen yet, makes it a conflict and the walk begins
+again. So does whoever leads no more, between any two writes.
 """
 
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from weir_core.errors import Problem
 from weir_core.history import RevisionRecord
-from weir_core.revision_spec import record_of, record_status
+from weir_core.resources import title_of_object
+from weir_core.revision_spec import record_status
 from weir_core.rollout import Transition
 from weir_operator.cache import Cache
+from weir_operator.forgotten import forgettable
 from weir_operator.gather import World
 from weir_operator.kube import FIELD_MANAGER, Kube, KubeError, now_text
-from weir_operator.memory import OUTCOME, RouteMemory, labels_of, stored, text_of
+from weir_operator.memory import RouteMemory, labels_of, overtaken, stored, text_of
 from weir_operator.revisions import route_revision
 from weir_operator.think import Thought, revisions_of
 
@@ -28,12 +30,20 @@ MAX_NOTE = 1_000
 log = logging.getLogger("weir.operator")
 
 
-class Persister:
-    """Writes routes' memories. Raises KubeError; 409 means that the walk must begin again."""
+def _always() -> bool:
+    return True
 
-    def __init__(self, kube: Kube, cache: Cache) -> None:
+
+class Persister:
+    """Writes routes' memories. Raises KubeError; 409 means that the walk must begin again.
+
+    `leads` is asked before every write of a memory: a process may stand still between any two.
+    """
+
+    def __init__(self, kube: Kube, cache: Cache, leads: Callable[[], bool] = _always) -> None:
         self._kube = kube
         self._cache = cache
+        self._leads = leads
 
     async def save(
         self, world: World, thought: Thought, memory: RouteMemory, status: Obj, now_s: float
@@ -41,10 +51,9 @@ class Persister:
         """Write a route's revisions and status, where they differ from what stands there."""
         obj = self._as_thought_about(world.routes[thought.name], memory)
         records = thought.state.records
-        lost = any(self._revision(world, r.revision.name) is None for r in records)
         changed = memory.saved is None or memory.saved != thought.state
-        if changed or lost:
-            for record in records:
+        for record in records:
+            if changed or not _tells(self._revision(world, record.revision.name), record):
                 await self._save_record(world, obj, record)
         old = obj.get("status") or {}
         changed = changed or not text_of(old)
@@ -56,7 +65,7 @@ class Persister:
         if full != old:
             # Signed first: whether it arrived is not known where the answer is lost.
             memory.sign(rollout["state"])
-            self._cache.put(await self._kube.apply(with_status(obj, full), sub="status"))
+            await self._apply(with_status(obj, full), sub="status")
         memory.saved, memory.saved_s, memory.status = thought.state, now_s, full
         memory.rebuilt = False
 
@@ -84,25 +93,48 @@ class Persister:
             route, name=name, content=record.revision.content, backends=users, known=known
         )
         wanted["metadata"]["labels"] |= labels_of(record)
-        if known is None or not owned_alike(known, wanted):
-            known = await self._kube.apply(wanted)
-            self._cache.put(known)
+        if known is None:
+            known = await self._create(wanted)
+        elif overtaken(known, record) is not None:
+            raise KubeError(409, f"{title_of_object(known)}: rolled back by somebody else")
+        elif not owned_alike(known, wanted):
+            wanted["metadata"]["resourceVersion"] = known["metadata"]["resourceVersion"]
+            known = await self._apply(wanted)
         status = _pruned(record_status(record))
         if (known.get("status") or {}) != status:
-            self._cache.put(await self._kube.apply(with_status(known, status), sub="status"))
+            await self._apply(with_status(known, status), sub="status")
+
+    async def _create(self, obj: Obj) -> Obj:
+        """Write what is not there. An apply would take over what another leader wrote meanwhile."""
+        self._as_leader(obj)
+        done = await self._kube.create(obj)
+        self._cache.put(done)
+        return done
+
+    async def _apply(self, obj: Obj, *, sub: str = "") -> Obj:
+        self._as_leader(obj)
+        done = await self._kube.apply(obj, sub=sub)
+        self._cache.put(done)
+        return done
+
+    def _as_leader(self, obj: Obj) -> None:
+        if not self._leads():
+            title = title_of_object(obj)
+            raise KubeError(0, f"{title}: the lease is not fresh: nothing is written")
 
     async def forget(self, world: World, thought: Thought) -> None:
-        """Delete the revisions of a route that it does not remember any more.
+        """Delete the revisions of a route that it does not remember any more, nor must."""
+        state = thought.state
+        kept = {record.revision.name for record in state.records}
+        kept |= {state.stable, state.canary, thought.observed.target}
+        await self.drop(world, forgettable(revisions_of(world, thought.name), kept=kept))
 
-        But for those that were rolled back: with the status lost nothing else would tell.
-        """
-        kept = {record.revision.name for record in thought.state.records}
-        for obj in revisions_of(world, thought.name):
-            name = obj["metadata"]["name"]
-            is_memory = (obj["metadata"].get("labels") or {}).get(OUTCOME) == "RolledBack"
-            if name not in kept and not is_memory and not isinstance(record_of(obj), Problem):
-                uid = obj["metadata"]["uid"]
-                await self._kube.delete("ModelRevision", world.namespace, name, uid)
+    async def drop(self, world: World, revisions: Iterable[Obj]) -> None:
+        """Delete these ModelRevisions."""
+        for obj in revisions:
+            self._as_leader(obj)
+            meta = obj["metadata"]
+            await self._kube.delete("ModelRevision", world.namespace, meta["name"], meta["uid"])
 
     async def tell(self, obj: Obj, transitions: Sequence[Transition]) -> None:
         """Write transitions as Events on an object; what cannot be written is logged."""
@@ -146,6 +178,18 @@ def _backends(record: RevisionRecord) -> list[str]:
     found = [tier.backend.name for tier in behaviour.tiers]
     found += [backend.name for backend in behaviour.fallback]
     return sorted(set(found))
+
+
+def _tells(known: Obj | None, record: RevisionRecord) -> bool:
+    """Return whether a revision on the cluster says of itself what is remembered of it."""
+    if known is None:
+        return False
+    labels, status = known["metadata"].get("labels") or {}, known.get("status") or {}
+    return labels_of(record).items() <= labels.items() and (
+        status.get("outcome"),
+        status.get("attempt"),
+        status.get("tripped", 0),
+    ) == (record.outcome, record.attempt, record.tripped)
 
 
 def owned_alike(known: Obj, wanted: Obj) -> bool:

@@ -7,6 +7,7 @@ cluster, where another one may have led meanwhile. The process ends when it is t
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import time
 from collections.abc import Callable, Coroutine
@@ -21,10 +22,11 @@ from weir_operator.authority import Authority
 from weir_operator.cache import Cache
 from weir_operator.feed import Feed
 from weir_operator.gatekeeper import Gatekeeper
-from weir_operator.handlers import MADE, WRITTEN, follow, hear, look_again, prime
+from weir_operator.handlers import KNOCK_S, MADE, WRITTEN, follow, hear, knock, look_again, prime
 from weir_operator.kube import Kube
 from weir_operator.leader import Leader, Pace
 from weir_operator.mark import keep_marked
+from weir_operator.readable import Readable
 from weir_operator.routers import RouterSettings
 from weir_operator.settings import Settings
 from weir_operator.signs import Signs
@@ -32,11 +34,16 @@ from weir_operator.telemetry import Counters, Metrics
 from weir_operator.walk import Walker
 from weir_operator.workloads import WorkloadSettings
 
+END_S = 30.0
+"""In which a lead must have ended with all that belongs to it."""
 log = logging.getLogger("weir.operator")
 
 
 class Operator:
-    """Runs until SIGTERM or SIGINT. `clock` gives Unix seconds that never go back."""
+    """Runs until SIGTERM or SIGINT. `clock` gives Unix seconds that never go back.
+
+    `knock_s` is how often it tries to read a named namespace that it may not.
+    """
 
     def __init__(
         self,
@@ -45,8 +52,10 @@ class Operator:
         *,
         clock: Callable[[], float] | None = None,
         lease: Pace = Pace(),  # noqa: B008 - frozen
+        knock_s: float = KNOCK_S,
     ) -> None:
         self._settings = settings
+        self._knock_s = knock_s
         self._kube = kube
         self._clock = clock or steady(time.time, time.monotonic)
         self.leader = Leader(
@@ -104,15 +113,23 @@ class Operator:
         walker: Walker | None = None
 
         def wake(namespace: str) -> None:
-            if walker is not None and (not settings.namespaces or namespace in settings.namespaces):
+            if walker is not None and readable.serves(namespace):
                 walker.wake(namespace)
 
+        readable = Readable(settings.namespaces, opened=wake)
         cache = Cache(wake)
         gatekeeper = Gatekeeper(self._kube, clock=clock)
-        feed = Feed(gatekeeper, term=self.leader.term, on_report=wake, clock=clock)
+        feed = Feed(
+            gatekeeper,
+            term=self.leader.term,
+            on_report=wake,
+            on_term=self.leader.surpass,
+            clock=clock,
+        )
         applier = Applier(
             self._kube,
             cache,
+            leader=self.leader,
             routers=msgspec.convert(dict(settings.router), RouterSettings),
             workloads=msgspec.convert(dict(settings.workloads), WorkloadSettings),
         )
@@ -125,7 +142,7 @@ class Operator:
             clock=clock,
         )
         try:
-            versions = await prime(self._kube, cache, settings.namespaces)
+            versions = await prime(self._kube, cache, readable)
             await authority.open(f"[::]:{settings.feed_port}")
             walker = Walker(
                 kube=self._kube,
@@ -139,7 +156,7 @@ class Operator:
             self._counters.show(walker, feed)
             for namespace in cache.namespaces(*WRITTEN):
                 wake(namespace)
-            await self._follow(cache, authority, versions)
+            await self._follow(cache, readable, authority, versions)
         finally:
             stopping, walker = walker, None  # Nothing wakes it any more.
             if stopping is not None:
@@ -148,23 +165,35 @@ class Operator:
             self._counters.keep()
 
     async def _follow(
-        self, cache: Cache, authority: Authority, versions: dict[tuple[str, str], str]
+        self,
+        cache: Cache,
+        readable: Readable,
+        authority: Authority,
+        versions: dict[tuple[str, str], str],
     ) -> None:
         """Do for ever all that goes on beside the walks."""
         settings, doubt = self._settings, asyncio.Event()
         self._kube.on_missing = lambda kind: doubt.set() if kind in WRITTEN else None
         async with asyncio.TaskGroup() as group:
-            group.create_task(hear(cache, settings.namespaces, doubt))
-            group.create_task(look_again(self._kube, cache, settings.namespaces, doubt))
+            group.create_task(hear(cache, readable, doubt))
+            group.create_task(look_again(self._kube, cache, readable, doubt))
+            if readable.named:
+                knocking = knock(self._kube, cache, readable, every_s=self._knock_s)
+                group.create_task(knocking)
             group.create_task(authority.keep())
             group.create_task(keep_marked(self._kube, settings.namespace, settings.identity))
             for (kind, namespace), version in versions.items():
                 if kind in MADE:
-                    group.create_task(follow(self._kube, cache, kind, namespace, version))
+                    group.create_task(follow(self._kube, cache, kind, namespace, version, readable))
 
 
-async def _ended(tasks: list["asyncio.Task[Any]"]) -> None:
+async def _ended(tasks: list["asyncio.Task[Any]"], within_s: float = END_S) -> None:
+    """End tasks; ends the process when some do not, for the lead would never be taken again."""
     for task in tasks:
         task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
-        await asyncio.gather(*tasks, return_exceptions=True)
+        _, left = await asyncio.wait(tasks, timeout=within_s)
+        if left:
+            log.critical("does not end", extra={"tasks": [repr(task)[:300] for task in left]})
+            logging.shutdown()
+            os._exit(os.EX_SOFTWARE)

@@ -95,7 +95,8 @@ class Publisher:
         """Return what may be told before it is known what routers obey.
 
         What the snapshot says is told under its own version: routers that obey a later one keep
-        that. So a lowering of just before a crash is not undone.
+        that. So a lowering of just before a crash is not undone. Anything else is told without
+        traffic for the canary until every ready router was heard.
         """
         wanted, held = memory.goal, memory.published
         if memory.resuming_since_s is None:
@@ -107,14 +108,17 @@ class Publisher:
         if wanted is not None and capped == held and _answered(world, memory.version, key):
             memory.resuming = False
             return wanted
-        is_ours = memory.version[0] == self._leader.term
+        is_ours = memory.version != memory.stood
         heard = {one.pod_uid for one in world.connected if one.alive}
-        waits = not world.routers <= heard and not memory.overdue(now_s)
-        if not is_ours and waits and not lowers(held, capped):
+        is_heard = world.routers <= heard
+        if not is_ours and not is_heard and not memory.overdue(now_s) and not lowers(held, capped):
             return held
-        if not is_ours and not _at(world, memory.version, key):
+        if not is_ours and (capped != held or not _at(world, memory.version, key)):
             # Some router obeys something else: from here on all obey the same.
             memory.version = NEVER
+            if not is_heard:
+                # It may have been lowered for what only an unheard router knows.
+                capped = replace(capped, weight_bp=0)
         return capped
 
 
@@ -163,4 +167,5 @@ def _taken(world: World, memory: RouteMemory, key: str) -> RoutePolicy | None:
 
 
 def _refuses(router: Connected, key: str, version: Version) -> bool:
-    return router.alive and _refused(router, key) == version
+    """Return whether a router of the Deployment refuses; a sidecar that does stops its canary."""
+    return router.alive and not router.sidecar and _refused(router, key) == version

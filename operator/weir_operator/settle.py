@@ -25,7 +25,7 @@ from weir_operator.persist import Persister
 from weir_operator.publish import Publisher
 from weir_operator.space import Job, Namespace
 from weir_operator.standing import decided, parked
-from weir_operator.think import unreadable_command
+from weir_operator.wishes import unreadable_command
 
 Obj = dict[str, Any]
 
@@ -56,7 +56,7 @@ class Settler:
         self._leader = leader
         self._applier = applier
         self._publisher = publisher
-        self._persister = Persister(kube, cache)
+        self._persister = Persister(kube, cache, lambda: leader.leads)
         self._clock = clock
 
     async def run(self, name: str, space: Namespace) -> None:
@@ -92,13 +92,14 @@ class Settler:
             return
         world, compiled = space.latest
         memories, now_s = space.thinker.memories, self._clock()
-        wanted = decided(world, identities(world, compiled, memories), memories, now_s=now_s)
+        every = identities(world, compiled, memories, now_s=now_s)
+        wanted = decided(world, every, memories, now_s=now_s)
         space.parked = parked(wanted)
         names = [one.name for one in wanted]
         space.bodies = {n: world.revisions[n] for n in names if n in world.revisions}
         routes = {f"{name}/{one}": memory.routed for one, memory in memories.items()}
         lacked = self._applier.router_problems(world)
-        found = await self._applier.apply(
+        found, again_s = await self._applier.apply(
             world,
             wanted=wanted,
             packed=Packed(
@@ -112,13 +113,23 @@ class Settler:
             space.awake.set()
         if self._applier.router_problems(world) != lacked:
             space.awake.set()
+        try:
+            await self._persister.drop(world, space.orphans.over(world, now_s))
+        except KubeError as error:
+            trouble.append(error)
         used, own = users(world, memories), versions(wanted)
         for backend in world.backends:
             uses = used.get(backend, {})
             more = found.get(backend, ())
             seen = seen_of(world, compiled, backend, own.get(backend, ()), uses, more)
-            await self._applier.tell_backend(world, backend, seen, now_s)
+            try:
+                await self._applier.tell_backend(world, backend, seen, now_s)
+            except KubeError as error:
+                trouble.append(error)
         space.figures = figures(world, wanted, memories, out_of_sync=space.attention.out_of_sync)
+        if again_s is not None:
+            # What failed waits by itself: all else is settled as it comes.
+            asyncio.get_running_loop().call_later(again_s, space.awake.set)
         if trouble:
             raise trouble[0]
 

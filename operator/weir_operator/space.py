@@ -11,6 +11,7 @@ import msgspec
 
 from weir_core.compile import Compiled
 from weir_operator.attention import Attention
+from weir_operator.forgotten import Orphans
 from weir_operator.gather import Reader, World
 from weir_operator.think import Thinker, Thought
 
@@ -53,6 +54,7 @@ class Namespace:
         self.parked: dict[str, tuple[str, str]] = {}
         self.empty_since_s: float | None = None
         self.reader = Reader()
+        self.orphans = Orphans()
         self.attention = Attention()
 
     @property

@@ -11,7 +11,6 @@ from typing import Any, Literal
 import msgspec
 from msgspec.structs import replace
 
-from weir_core.commands import MAX_AGE_S, Acknowledgement, Command, parse_command
 from weir_core.compile import Compiled, CompiledRoute, compile_world
 from weir_core.errors import Problem
 from weir_core.evidence import Judgement, Key, Merged, Trip
@@ -32,17 +31,16 @@ from weir_core.sequential import fingerprint, horizon_s, judge
 from weir_core.snapshot import Monitoring, RolloutPolicy, RoutePolicy
 from weir_core.status import Observed, route_status
 from weir_operator.backends import capacity_of, unready
-from weir_operator.gather import World
-from weir_operator.memory import NEVER, RouteMemory, recall, records_of, text_of
+from weir_operator.gather import World, clock_off_s
+from weir_operator.memory import NEVER, RouteMemory, heeded, recall, records_of, text_of
 from weir_operator.publish import kept, lowers
+from weir_operator.wishes import asked
 
 Obj = dict[str, Any]
 log = logging.getLogger("weir.operator")
 
 OPERATOR_SHARE, ROUTERS_SHARE = 0.8, 0.2
 """Of α: the operator judges merged counts at one, each router its own at its part of the other."""
-
-COMMAND = "inference.weir.dev/command"
 
 GONE_S = 3_600.0
 """A boot that is not heard for this long is gone: sidecars' pods are not ours to watch."""
@@ -70,10 +68,11 @@ class Thinker:
         self._max_routers = max_routers
         self.memories: dict[str, RouteMemory] = {}
 
-    def remember(self, world: World) -> None:
+    def remember(self, world: World) -> set[str]:
         """Have a memory of each route that is there, and take over what somebody else wrote.
 
-        A stored state that was wiped is not taken: the memory is the truth then.
+        A stored state that was wiped is not taken: the memory is the truth then. Returns the
+        routes of which somebody else rolled a revision back.
         """
         for name, obj in world.routes.items():
             known, status = self.memories.get(name), obj.get("status") or {}
@@ -91,6 +90,7 @@ class Thinker:
             self.memories[name] = found
         for name in [name for name in self.memories if name not in world.routes]:
             del self.memories[name]
+        return heeded(self.memories, world.revisions.values())
 
     def compiled(self, world: World) -> Compiled:
         """Compile the namespace against the revisions that have a name already."""
@@ -122,8 +122,8 @@ class Thinker:
         judgement = self._judged(world, memory, told, about, now_s)
         capacity = capacity_of(world, memory.state, target.revision if target else None)
         in_sync = _in_sync(world, memory, key)
-        command = _command(world.routes[name], memory)
-        state = _taken_as_done(memory, command, now_s)
+        state, command = asked(world, memory, name, now_s)
+        off_s = clock_off_s(world)
         inputs = Inputs(
             target=target.revision if target else None,
             policy=told.rollout,
@@ -138,6 +138,8 @@ class Thinker:
             and not memory.resuming,
             capacity_bp=capacity.weight_bp,
             capacity_message=capacity.message,
+            clock_off_s=off_s or 0.0,
+            clock_known=off_s is not None,
         )
         done = advance(state, inputs, now_s=now_s)
         if self._hides_a_lowering(memory, told, done.state):
@@ -154,6 +156,7 @@ class Thinker:
             objectives=told.monitoring.objectives,
             ejected={**unready(world, done.state), **_ejected(world)},
             capacity_message=capacity.message,
+            clock_off_s=inputs.clock_off_s,
         )
         return Thought(
             name=name,
@@ -323,36 +326,8 @@ def _trips(world: World, uid: str) -> tuple[Trip, ...]:
 
 
 def _unclean(world: World, memory: RouteMemory) -> int:
-    """Return how often routers of this namespace died, as far as was ever told; never falls."""
-    for router in world.connected:
-        if not router.sidecar:
-            # What a router went through before it was seen here is not of this canary.
-            seen = router.report.unclean
-            first, last = memory.unclean.get(router.pod_uid, (seen, seen))
-            memory.unclean[router.pod_uid] = first, max(last, seen)
-    return sum(last - first for first, last in memory.unclean.values())
-
-
-def _command(obj: Obj, memory: RouteMemory) -> Command | None:
-    text = (obj["metadata"].get("annotations") or {}).get(COMMAND)
-    if not text:
-        return None
-    found = parse_command(text, object=title_of_object(obj))
-    if isinstance(found, Problem):
-        return None
-    last = memory.state.last_command
-    return None if last is not None and last.command == found else found
-
-
-def _taken_as_done(memory: RouteMemory, command: Command | None, now_s: float) -> RolloutState:
-    """Return the state, with a command acknowledged that was given before the status was lost."""
-    state = memory.state
-    is_old = command is not None and now_s - command.issued_s > MAX_AGE_S
-    if command is None or not is_old or not memory.rebuilt or state.last_command is not None:
-        return state
-    why = "given before the status was lost"
-    done = Acknowledgement(command=command, result="Done", message=why, at_s=now_s)
-    return replace(state, last_command=done)
+    routers = [one for one in world.connected if not one.sidecar]
+    return memory.deaths({one.pod_uid: one.report.unclean for one in routers}, world.pods)
 
 
 def _problems(world: World, compiled: Compiled, name: str) -> tuple[Problem, ...]:
@@ -376,10 +351,3 @@ def _refusals(world: World, memory: RouteMemory, name: str) -> tuple[Problem, ..
             condition="Programmed",
         ),
     )
-
-
-def unreadable_command(obj: Obj) -> Problem | None:
-    """Return what is wrong with the command that stands on a route, None for nothing."""
-    text = (obj["metadata"].get("annotations") or {}).get(COMMAND)
-    found = parse_command(text, object=title_of_object(obj)) if text else None
-    return found if isinstance(found, Problem) else None

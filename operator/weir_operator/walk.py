@@ -16,7 +16,7 @@ import msgspec
 from msgspec.structs import replace
 
 from weir_core.compile import Compiled
-from weir_core.wire import Packed, unpack
+from weir_core.wire import Packed, latest_term, unpack
 from weir_operator.admission import admitted
 from weir_operator.apply import Applier
 from weir_operator.cache import Cache
@@ -62,6 +62,7 @@ class Walker:
         self._kube = kube
         self._cache = cache
         self._feed = feed
+        self._leader = leader
         self._applier = applier
         self._publisher = Publisher(feed, leader)
         self._settler = Settler(
@@ -116,13 +117,17 @@ class Walker:
         settling = asyncio.create_task(self._settler.run(name, space))
         try:
             await self._walk_on(name, space)
+        except Exception:
+            log.exception("namespace begun anew", extra={"namespace": name})
+            await asyncio.sleep(RETRY_MAX_S)
+            space.awake.set()
         finally:
             settling.cancel()
             await asyncio.gather(settling, return_exceptions=True)
-        # Whatever woke it in the meantime begins with a new memory.
-        del self._namespaces[name]
-        self._feed.forget(name)
-        self._applier.forget(name)
+            # Whatever woke it in the meantime begins with a new memory.
+            del self._namespaces[name]
+            self._feed.forget(name)
+            self._applier.forget(name)
         if space.awake.is_set():
             self.wake(name)
 
@@ -167,6 +172,7 @@ class Walker:
         await self._settler.configure(name, space)
         space.thinker.remember(self._gathered(name, space))
         packed = _unpacked(stands)
+        self._leader.surpass(latest_term(packed.routes if packed else {}))
         for key, routed in packed.routes.items() if packed else ():
             memory = space.thinker.memories.get(key.partition("/")[2])
             if memory is not None:
@@ -177,7 +183,8 @@ class Walker:
         """Walk once and return after how long to look again unasked."""
         thinker = space.thinker
         world = self._gathered(name, space)
-        thinker.remember(world)
+        for route in thinker.remember(world):
+            space.attention.forget(route)
         world = admitted(world, thinker.memories)
         compiled = self._compiled(space, world)
         now_s = self._clock()

@@ -1,15 +1,12 @@
 """From a backend to the objects that run it: Deployment, headless Service, disruption budget.
 
 Pure: resolved spec in, objects for server-side apply out. All are named by the backend's
-identity, which `weir_core.identity` decides; what it calls neutral shows in the pods too and is
-applied to the newest identity in place. It refuses to know which identities should run
-(`backends`) and how objects get into the cluster.
+identity, which `weir_core.identity` decides; what it calls neutral shows in the pods too. It
+refuses to know which identities should run (`backends`), when an edit of them goes in
+(`in_place`) and how objects get into the cluster.
 """
 
-import json
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import msgspec
 
@@ -34,7 +31,7 @@ from weir_operator.objects import (
 from weir_operator.overlay import CONTAINER, Permission, laid_over, overlay_problems
 
 RENDERED = f"{GROUP}/rendered"
-"""Annotation of a Deployment: its pod template as rendered, and the digest of what it is of."""
+"""Annotation of a Deployment: its `Rendering`."""
 
 HOME = "/home/vllm"
 """Home of vLLM's own user, 2000:0, in its images; every cache of vLLM's is below it."""
@@ -54,6 +51,17 @@ class WorkloadSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"
     allow: tuple[Permission, ...] = ()
     run_as_user: int | None = 2000
     run_as_group: int | None = 0
+
+
+class Rendering(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A pod template as rendered, and the digest of what it is `of`.
+
+    `restarted` is when people last had the pods made anew, in kubectl's words.
+    """
+
+    of: str
+    template: Obj
+    restarted: str = ""
 
 
 def workload_problems(
@@ -80,16 +88,16 @@ def identity_objects(
     revision: Owner,
     settings: WorkloadSettings | None = None,
     replicas: int | None = None,
-    template: Obj | None = None,
+    rendering: Rendering | None = None,
 ) -> list[Obj]:
     """Return what runs a backend of vllm, named by and belonging to its ModelRevision.
 
-    `replicas` None is as the spec says; `template` is the pod template to run (`template_for`),
-    None one that is rendered now. The backend has no `workload_problems`.
+    `replicas` None is as the spec says; `rendering` has the pod template to run
+    (`in_place`), None one that is rendered now. The backend has no `workload_problems`.
     """
     settings = settings or WorkloadSettings()
     identity = revision.name
-    template = template or render_template(backend, identity=identity, settings=settings)
+    rendering = rendering or rendered_now(backend, identity, settings)
     labels = _labels(backend, identity)
     deployment = {
         "apiVersion": "apps/v1",
@@ -99,37 +107,13 @@ def identity_objects(
             backend.metadata.namespace,
             labels,
             controller=revision,
-            annotations={RENDERED: _rendered(_digest(backend, settings), template)},
+            annotations={RENDERED: msgspec.json.encode(rendering, order="sorted").decode()},
         ),
-        "spec": _deployment_spec(backend, identity, replicas, template),
+        "spec": _deployment_spec(backend, identity, replicas, rendering.template),
     }
     service = _service(backend, identity, labels, revision)
     budget = _budget(backend, identity, labels, revision)
     return [stamped(one) for one in (service, budget, deployment)]
-
-
-def template_for(
-    backend: ModelBackend,
-    live: Mapping[str, Any] | None,
-    *,
-    identity: str,
-    newest: bool,
-    settings: WorkloadSettings | None = None,
-    stored: Obj | None = None,
-) -> Obj:
-    """Return the pod template that an identity's Deployment should have.
-
-    The newest identity follows its spec; while that and the chart's settings stay, what was
-    rendered last stays too, so that upgrading Weir restarts no model server. An older identity
-    stays as it was last applied, without a Deployment as its ModelRevision `stored` it.
-    """
-    settings = settings or WorkloadSettings()
-    known = _last_rendered(live)
-    if known is not None and (not newest or known[0] == _digest(backend, settings)):
-        return known[1]
-    if not newest and stored:
-        return stored
-    return render_template(backend, identity=identity, settings=settings)
 
 
 def render_template(
@@ -156,7 +140,7 @@ def render_template(
     return told
 
 
-def _digest(backend: ModelBackend, settings: WorkloadSettings) -> str:
+def digest_of(backend: ModelBackend, settings: WorkloadSettings) -> str:
     """Return what tells one wish for pods from another, whichever release of Weir reads it."""
     spec = backend.spec.model_dump(
         mode="json", by_alias=True, include={"model", "vllm"}, exclude_none=True
@@ -164,20 +148,16 @@ def _digest(backend: ModelBackend, settings: WorkloadSettings) -> str:
     return hex_of(canonical({"spec": spec, "settings": settings}))
 
 
-def _rendered(digest: str, template: Obj) -> str:
-    return json.dumps({"of": digest, "template": template}, separators=(",", ":"), sort_keys=True)
+def rendered_now(backend: ModelBackend, identity: str, settings: WorkloadSettings) -> Rendering:
+    """Return the pods of a backend of vllm as this release of Weir renders them."""
+    template = render_template(backend, identity=identity, settings=settings)
+    return Rendering(of=digest_of(backend, settings), template=template)
 
 
-def _last_rendered(live: Mapping[str, Any] | None) -> tuple[str, Obj] | None:
-    """Return (digest, template) of a Deployment's annotation, None when it has no sound one."""
-    annotations = ((live or {}).get("metadata") or {}).get("annotations") or {}
-    try:
-        told = json.loads(annotations.get(RENDERED, ""))
-        digest, template = told["of"], told["template"]
-    except (ValueError, TypeError, KeyError):
-        return None
-    sound = isinstance(digest, str) and isinstance(template, dict) and "spec" in template
-    return (digest, template) if sound else None
+def is_scarce(backend: ModelBackend) -> bool:
+    """Return whether a pod must end before another one can have its devices."""
+    accelerator = backend.spec.vllm.accelerator if backend.spec.vllm else None
+    return accelerator is not None and accelerator.count > 0
 
 
 def _labels(backend: ModelBackend, identity: str) -> dict[str, str]:
@@ -191,7 +171,7 @@ def _deployment_spec(
     assert vllm is not None, "only a vllm backend has pods"
     if replicas is None:
         replicas = DEFAULTS.replicas if backend.spec.replicas is None else backend.spec.replicas
-    scarce = vllm.accelerator is not None and vllm.accelerator.count > 0
+    scarce = is_scarce(backend)
     return {
         "replicas": replicas,
         "revisionHistoryLimit": 2,

@@ -11,9 +11,8 @@ from typing import Any
 import msgspec
 
 from weir_core import reasons
-from weir_core.conditions import MAX_MESSAGE, MAX_PROBLEMS, Condition
+from weir_core.conditions import MAX_MESSAGE, MAX_PROBLEMS, Condition, stamped
 from weir_core.errors import Problem
-from weir_core.figures import instant
 from weir_core.rollout_state import Transition
 
 EDIT_WAITS = "PreviousEditInFlight"
@@ -104,7 +103,13 @@ def backend_status(
         "lastLoadDuration": _load(newest),
         "identities": [_identity(one) for one in seen.identities[:MAX_IDENTITIES]],
         "conditions": [
-            _stamped(kind, condition, seen, before.get(kind), now_s)
+            stamped(
+                kind,
+                condition,
+                generation=seen.generation,
+                before=before.get(kind),
+                now_s=now_s,
+            )
             for kind, condition in conditions.items()
         ],
     }
@@ -141,26 +146,6 @@ def _news(condition: Mapping[str, Any], *, warning: bool) -> Transition:
     )
 
 
-def _stamped(
-    kind: str,
-    condition: Condition,
-    seen: BackendSeen,
-    before: Mapping[str, Any] | None,
-    now_s: float,
-) -> dict[str, Any]:
-    status, reason, message = condition
-    unchanged = before is not None and before.get("status") == status
-    since = before.get("lastTransitionTime") if before is not None and unchanged else None
-    return {
-        "type": kind,
-        "status": status,
-        "reason": reason,
-        "message": message[:MAX_MESSAGE],
-        "observedGeneration": seen.generation,
-        "lastTransitionTime": since or instant(now_s),
-    }
-
-
 def _problem(kind: str, seen: BackendSeen) -> Condition | None:
     found = [problem for problem in seen.problems if problem.condition == kind]
     if not found:
@@ -177,6 +162,10 @@ def _workload(seen: BackendSeen) -> Condition:
         return "True", "External", "somebody else runs it"
     if seen.waits is not None:
         return "False", *seen.waits
+    lacks = _problem("WorkloadReady", seen)
+    whole = newest is not None and newest.ready >= newest.wanted and not newest.behind
+    if lacks is not None and (whole or lacks[1] != reasons.EDIT_DEFERRED):
+        return lacks
     if newest is None:
         return "False", "NoWorkload", "nothing has been made of the spec yet"
     told = f"{newest.ready} of {newest.wanted} replicas of {newest.name} are ready"
@@ -259,8 +248,9 @@ def _kstatus(conditions: Mapping[str, Condition]) -> dict[str, Condition]:
         _, reason, message = stuck[0]
         return {"Reconciling": ("False", reason, message), "Stalled": ("True", reason, message)}
     status, reason, message = workload
+    under_way = status == "False" and reason != reasons.EDIT_DEFERRED
     return {
-        "Reconciling": ("True" if status == "False" else "False", reason, message),
+        "Reconciling": ("True" if under_way else "False", reason, message),
         "Stalled": ("False", "NoAlarm", "no person is needed"),
     }
 

@@ -104,7 +104,7 @@ def _check(at: str, check: Check) -> Told:
     yield f"{at}.type", check.type
     yield f"{at}.mustMatch", _short(check.must_match)
     yield f"{at}.mustNotMatch", _short(check.must_not_match)
-    yield f"{at}.minProbability", f'"{check.min_probability!r}"'
+    yield f"{at}.minProbability", f'"{_written(Decimal(repr(check.min_probability)))}"'
     found = check.calibration
     yield f"{at}.calibration", f"{found.method} {hex_of(repr(found))}" if found else NONE
 
@@ -145,7 +145,12 @@ def _time(ms: int) -> str:
 
 
 def _decimal(value: Decimal) -> str:
-    return f'"{value.normalize():f}"' if value else NONE
+    return f'"{_written(value)}"' if value else NONE
+
+
+def _written(value: Decimal) -> str:
+    """Return a decimal without an exponent and without zeros that say nothing."""
+    return f"{value.normalize():f}"
 
 
 def _short(text: str) -> str:

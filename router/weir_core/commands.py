@@ -13,10 +13,12 @@ import msgspec
 from weir_core.errors import Problem
 
 MAX_AGE_S = 300.0
-"""An older command is refused; so is one from further in the future (clocks differ)."""
+"""An older command is refused; so is one from further in the future, unless it lowers."""
 
 Verb = Literal["promote", "abort", "pause", "resume", "retry"]
 VERBS: tuple[Verb, ...] = get_args(Verb)
+LOWERING: tuple[Verb, ...] = ("abort", "pause")
+"""Verbs that can only make less of a canary."""
 
 _FORM = re.compile(r"([a-z]+)(-full)?@([a-z0-9.-]{1,253})#(\d{1,12}(?:\.\d{1,6})?)")
 
@@ -62,14 +64,20 @@ def command_text(command: Command) -> str:
     return f"{verb}@{command.revision}#{command.issued_s:.6f}".rstrip("0").rstrip(".")
 
 
-def untimely(command: Command, *, mark_s: float, now_s: float) -> str:
+def untimely(command: Command, *, mark_s: float, now_s: float, off_s: float = 0.0) -> str:
     """Return why a command comes at the wrong time, "" when it does not.
 
     `mark_s` is the time of the newest command that was weighed before. One that no clock of
     today could have given is of a clock that was wrong, and locks out nobody.
+
+    What lowers is obeyed although clocks differ: also from the future, and if it is timely by the
+    routers' clocks, which are `off_s` ahead. An old one is refused: it may be a repeated one.
     """
     age_s = now_s - command.issued_s
-    if age_s < -MAX_AGE_S:
+    lowers = command.verb in LOWERING
+    if lowers:
+        age_s = min(age_s, age_s + off_s)
+    if age_s < -MAX_AGE_S and not lowers:
         return f"issued {-age_s:.0f} s in the future: do the clocks agree?"
     if age_s > MAX_AGE_S:
         return f"issued {age_s:.0f} s ago, {MAX_AGE_S:.0f} s is the limit: send it again"

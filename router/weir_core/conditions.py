@@ -39,6 +39,7 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     state's canary, and `objectives` are those that it judged; `actual_weight_bp` is the share
     measured, if any. `ejected` gives the reason by identity of the backends that no ready
     router can reach. `capacity_message` says what the canary's backends lack.
+    `clock_off_s` is how far most routers' clocks are ahead, 0 while clocks agree.
     """
 
     policy: RolloutPolicy
@@ -52,6 +53,7 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     actual_weight_bp: float | None = None
     ejected: Mapping[str, str] = {}
     capacity_message: str = ""
+    clock_off_s: float = 0.0
 
 
 def route_conditions(
@@ -68,13 +70,21 @@ def route_conditions(
     """
     before = {str(c.get("type")): c for c in old}
     return [
-        _stamped(kind, rule(state, observed, message), observed, before.get(kind), now_s)
+        stamped(
+            kind,
+            rule(state, observed, message),
+            generation=observed.generation,
+            before=before.get(kind),
+            now_s=now_s,
+        )
         for kind, rule in CONDITIONS.items()
     ]
 
 
 TOLD_OF = ("Accepted", "ResolvedRefs", "Ready")
 """Conditions whose turns are Events; of the others the rollout itself tells."""
+_WELL = {"Ready": reasons.SERVING, "Programmed": reasons.PROGRAMMED}
+"""What a condition's reason was where nobody knows it."""
 LAGGING = (reasons.NO_ROUTERS, reasons.ROUTERS_OUT_OF_SYNC)
 """Reasons of Programmed that come and go with every change: no Events."""
 
@@ -88,29 +98,38 @@ def turned(
     """
     known = {one["type"]: one for one in before}
     return tuple(
-        Transition(reason=one["reason"], message=one["message"], warning=one["status"] == "False")
+        Transition(reason=one["reason"], message=one["message"], warning=_is_bad(one))
         for one in after
         if _is_news(one, known.get(one["type"], {"status": "True"}))
     )
 
 
 def _is_news(condition: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
-    if condition["type"] in TOLD_OF:
-        return bool(condition["status"] != before["status"])
-    now, was = condition["reason"], before.get("reason", reasons.PROGRAMMED)
+    if condition["type"] in TOLD_OF and condition["status"] != before["status"]:
+        return True
+    now, was = condition["reason"], before.get("reason", _WELL.get(condition["type"]))
+    if condition["type"] == "Ready":
+        # What was told of a tier that is out must not be the last word once it is back.
+        return bool(condition["status"] == "True" and now != was)
     is_trouble = {now, was} - {reasons.PROGRAMMED, *LAGGING}
     return bool(
         condition["type"] == "Programmed" and now != was and is_trouble and now not in LAGGING
     )
 
 
-def _stamped(
+def _is_bad(condition: Mapping[str, Any]) -> bool:
+    return bool(condition["status"] == "False" or condition["reason"] == reasons.SERVING_IN_PART)
+
+
+def stamped(
     kind: str,
     condition: Condition,
-    observed: Observed,
+    *,
+    generation: int,
     before: Mapping[str, Any] | None,
     now_s: float,
 ) -> dict[str, Any]:
+    """Return a condition as the API has it; one like that `before` keeps its time."""
     status, reason, message = condition
     unchanged = before is not None and before.get("status") == status
     since = before.get("lastTransitionTime") if before is not None and unchanged else None
@@ -119,7 +138,7 @@ def _stamped(
         "status": status,
         "reason": reason,
         "message": message[:MAX_MESSAGE],
-        "observedGeneration": observed.generation,
+        "observedGeneration": generation,
         "lastTransitionTime": since or instant(now_s),
     }
 
@@ -173,7 +192,7 @@ def _progressing(state: RolloutState, observed: Observed, message: str) -> Condi
     if state.phase == "Progressing":
         found = summed_up(canary_changes(state))
         changing = f"; it changes {found}" if found else ""
-        return "True", _stage_reason(state), f"{message}{changing}"
+        return "True", standstill(state), f"{message}{changing}"
     return "False", standstill(state), message
 
 
@@ -259,8 +278,9 @@ def _ready(state: RolloutState, observed: Observed, message: str) -> Condition:
     if out:
         return "False", reasons.NO_HEALTHY_BACKEND, out
     silent = gaps(state, observed.ejected)
-    less = f", without {silent}" if silent else ""
-    return "True", reasons.SERVING, f"{state.stable} serves{less}"
+    if silent:
+        return "True", reasons.SERVING_IN_PART, f"{state.stable} serves, without {silent}"
+    return "True", reasons.SERVING, f"{state.stable} serves"
 
 
 def _reconciling(state: RolloutState, observed: Observed, message: str) -> Condition:

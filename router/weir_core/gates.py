@@ -151,7 +151,7 @@ def _what_came(state: RolloutState, gate: Step, inputs: Inputs, now_s: float) ->
     if state.waived:
         return "waived by a command"
     since_s = now_s - state.step_since_s
-    long_enough = gate.duration_ms <= since_s * 1_000
+    long_enough = inputs.clock_known and gate.duration_ms <= since_s * 1_000
     if gate.kind == "pause":
         return f"paused {duration(since_s)}" if gate.duration_ms and long_enough else ""
     if gate.kind == "prove":
@@ -259,7 +259,8 @@ def leave_bake(state: RolloutState, inputs: Inputs, now_s: float) -> Advance | N
 
 def is_baked(state: RolloutState, inputs: Inputs, now_s: float) -> bool:
     """Tell whether the bake lasted as long as it should and saw traffic, or a person ended it."""
-    long_enough = inputs.policy.bake_ms <= (now_s - state.step_since_s) * 1_000
+    lasted = inputs.policy.bake_ms <= (now_s - state.step_since_s) * 1_000
+    long_enough = inputs.clock_known and lasted
     return state.waived or (long_enough and settled_in_step(state, judgement_of(state, inputs)) > 0)
 
 

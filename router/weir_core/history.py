@@ -138,15 +138,21 @@ def put(records: Records, record: RevisionRecord, *, keep: Iterable[str]) -> Rec
     Superseded revisions are forgotten first, then the oldest; the record itself and those that
     `keep` names stay.
     """
-    others = tuple(r for r in records if r.revision.name != record.revision.name)
-    kept = {*keep, record.revision.name}
+    name = record.revision.name
+    others = tuple(r for r in records if r.revision.name != name)
+    return bounded((*others, record), keep=(*keep, name))
+
+
+def bounded(records: Records, *, keep: Iterable[str]) -> Records:
+    """Return at most MAX_RECORDS of these, in their order, forgetting as `put` does."""
+    kept = set(keep)
     expendable = sorted(
-        (r for r in others if r.revision.name not in kept),
+        (r for r in records if r.revision.name not in kept),
         key=lambda r: (r.outcome != "Superseded" or r.promoted_s is not None, r.since_s),
     )
-    excess = max(0, len(others) + 1 - MAX_RECORDS)
+    excess = max(0, len(records) - MAX_RECORDS)
     forgotten = {r.revision.name for r in expendable[:excess]}
-    return (*(r for r in others if r.revision.name not in forgotten), record)
+    return tuple(r for r in records if r.revision.name not in forgotten)
 
 
 def agreed(records: Records, *, stable: str, canary: str) -> Records:

@@ -31,13 +31,13 @@ def obey_command(state: RolloutState, inputs: Inputs, now_s: float) -> Advance |
     command, last = inputs.command, state.last_command
     if command is None or (last is not None and last.command == command):
         return None
-    refusal = untimely(command, mark_s=state.command_mark_s, now_s=now_s)
+    refusal = untimely(command, mark_s=state.command_mark_s, now_s=now_s, off_s=inputs.clock_off_s)
     if not refusal and not named(state.canary, command.revision):
         refusal = _misdirected(state, command)
     deed = refusal or DEEDS[command.verb](state, inputs, command, now_s)
     if isinstance(deed, str):
         return _acknowledged(Advance(state=state), command, deed, now_s, refused=True)
-    return _acknowledged(deed, command, _done(command), now_s, refused=False)
+    return _acknowledged(deed, command, _done(state, command), now_s, refused=False)
 
 
 def _misdirected(state: RolloutState, command: Command) -> str:
@@ -45,7 +45,10 @@ def _misdirected(state: RolloutState, command: Command) -> str:
     return f"it is for {command.revision}, and {current}"
 
 
-def _done(command: Command) -> str:
+def _done(state: RolloutState, command: Command) -> str:
+    if command.verb == "abort" and not state.live:
+        why = state.last_rollback
+        return f"already rolled back by {why.decided_by}: {why.reason}" if why else "already so"
     full = " in full" if command.full else ""
     return f"{command.verb}{full} obeyed for {command.revision}"
 
@@ -96,6 +99,8 @@ def _promote_in_full(state: RolloutState, now_s: float) -> Advance:
 
 
 def _abort(state: RolloutState, inputs: Inputs, command: Command, now_s: float) -> Advance | str:
+    if state.stage == "RolledBack":
+        return Advance(state=state)
     if not state.live:
         return f"{state.canary} has no traffic already"
     judgement = judgement_of(state, inputs)

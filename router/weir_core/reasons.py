@@ -52,8 +52,14 @@ FOREIGN_OBJECT = "ForeignObject"
 """An object that is not Weir's has the name of one that it must make."""
 REFUSED = "Refused"
 """The API server does not take an object that Weir must make."""
+NOT_APPLIED = "NotApplied"
+"""An object that Weir must make could not be written for a while."""
+EDIT_DEFERRED = "EditDeferred"
+"""An edit in place waits, for it would end a server that answers before another one can begin."""
 NAMESPACE_ENDS = "NamespaceTerminating"
 """The namespace is being deleted: the API server takes nothing new in it, not even Events."""
+SIDECARS_LEFT = "SidecarsLeftBehind"
+"""Sidecars take nothing new for long; the model servers that they may still call go."""
 
 # Why a rollout stands still by itself; each clears by itself when its cause does.
 ROUTERS_OUT_OF_SYNC = "RoutersOutOfSync"
@@ -63,6 +69,8 @@ NO_CAPACITY = "NoCapacity"
 EVIDENCE_MISSING = "EvidenceMissing"
 """A raise or a proof is due, and no outcome of this attempt is known: no traffic, a restart,
 lost reports."""
+CLOCKS_DISAGREE = "ClocksDisagree"
+"""Most routers' clocks and the operator's are far apart: nobody knows how long anything took."""
 NOT_ACCEPTED = "NotAccepted"
 """The spec has a problem, so nobody knows what its owner wants: no raise until it is mended."""
 STABLE_UNHEALTHY = "StableUnhealthy"
@@ -113,6 +121,8 @@ NO_CEILING = "NoCeiling"
 """No objective has a maxRate to be measured by."""
 SERVING = "Serving"
 """Requests are answered."""
+SERVING_IN_PART = "ServingInPart"
+"""Requests are answered, but some tier or fallback has no healthy backend; also an Event."""
 NO_HEALTHY_BACKEND = "NoHealthyBackend"
 """No backend is left that could answer most of the requests; also an Event."""
 
@@ -121,6 +131,8 @@ ADVICE = {
     NO_CAPACITY: "a raise waits until the canary's backends can carry it",
     EVIDENCE_MISSING: "a raise waits for the first outcome of this attempt; without traffic "
     "`weir rollout promote --full` goes on",
+    CLOCKS_DISAGREE: "no raise, and no step or bake ends, until the clocks of routers and operator "
+    "agree; what lowers is obeyed",
     NOT_ACCEPTED: "no raise while the spec has a problem; see condition Accepted",
     STABLE_UNHEALTHY: "stable is worse than its ceiling too, so the cause is not the canary; "
     "it goes on some minutes after stable is well again, `weir rollout promote --full` overrides",

@@ -7,7 +7,7 @@ its nouns in `rollout_state` and `history`, named here again for callers.
 It refuses to know how evidence is judged (`sequential`) and who publishes (the shells).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -26,7 +26,17 @@ from weir_core.gates import (
     note_token,
     take_step,
 )
-from weir_core.history import Outcome, Records, RevisionRecord, Rollback, agreed, find, latches
+from weir_core.history import (
+    Outcome,
+    Records,
+    RevisionRecord,
+    Rollback,
+    agreed,
+    bounded,
+    find,
+    latches,
+    remember,
+)
 from weir_core.obey import obey_command
 from weir_core.rollout_state import (
     Advance,
@@ -142,8 +152,9 @@ def rebuild(records: Records, state: RolloutState | None = None) -> RolloutState
 
     Without a state (lost, restored, another cluster) the last promoted revision is stable and
     the newest canary begins its steps again, with no traffic and in the same attempt. With one,
-    only bad news is taken from the records: that its canary was rolled back, or is gone, or that
-    its stable revision is lost.
+    only bad news is taken from the records: that its canary or its stable revision was rolled
+    back, which it does not know of, that the canary is gone, or that stable is lost. Of more
+    than MAX_RECORDS those that rolled back leave a latch.
     """
     if state is not None and find(records, state.lost) is not None:
         state = replace(idle(state), stable=state.lost, lost="")
@@ -156,7 +167,10 @@ def rebuild(records: Records, state: RolloutState | None = None) -> RolloutState
     else:
         base = _from_records(records, state or RolloutState())
     canary = base.canary if base.live else ""
-    return replace(base, records=agreed(records, stable=base.stable, canary=canary))
+    found = agreed(records, stable=base.stable, canary=canary)
+    stay = bounded(found, keep=(base.stable, base.canary))
+    forgotten = (r for r in found if find(stay, r.revision.name) is None)
+    return replace(base, records=stay, latched=remember(base.latched, forgotten))
 
 
 def remembered(state: RolloutState) -> dict[str, Any]:
@@ -174,11 +188,16 @@ def recalled(stored: Mapping[str, Any] | None, records: Records) -> RolloutState
     return rebuild(records, state)
 
 
-def _from_records(records: Records, base: RolloutState) -> RolloutState:
+def _proven(records: Iterable[RevisionRecord]) -> str:
+    """Return the name of the revision that was promoted last and not rolled back since."""
     # More than one may say Stable when a crash tore a promotion: the last one to be promoted was.
     proven = [r for r in records if r.promoted_s is not None and r.outcome != "RolledBack"]
     proven.sort(key=lambda r: (r.outcome == "Stable", r.promoted_s or 0.0))
-    stable = proven[-1].revision.name if proven else ""
+    return proven[-1].revision.name if proven else ""
+
+
+def _from_records(records: Records, base: RolloutState) -> RolloutState:
+    stable = _proven(records)
     if not stable and base.stage == "Refused":
         return base
     canaries = [r for r in records if r.outcome == "Canary" and r.revision.name != stable]
@@ -198,16 +217,28 @@ def _from_records(records: Records, base: RolloutState) -> RolloutState:
 
 
 def _corrected(records: Records, state: RolloutState) -> RolloutState:
-    record = find(records, state.canary)
+    stable, record = find(records, state.stable), find(records, state.canary)
+    proven = _proven([r for r in records if r.revision.name != state.stable])
+    if stable is not None and proven and _is_news(state, stable):
+        return _shut_out(replace(state, stable=proven), stable)
     if not state.live:
         return state
     if record is None:
         return idle(state)
-    if record.tripped < state.attempt:
-        return state
+    return _shut_out(state, record) if record.tripped >= state.attempt else state
+
+
+def _is_news(state: RolloutState, record: RevisionRecord) -> bool:
+    """Return whether a record tells of a rollback that the state has not got over."""
+    known = next((one for one in state.latched if one.name == record.revision.name), None)
+    let_in_again = known is not None and not known.out and known.tripped >= record.tripped
+    return record.outcome == "RolledBack" and not let_in_again
+
+
+def _shut_out(state: RolloutState, record: RevisionRecord) -> RolloutState:
     return replace(
         idle(state),
-        canary=state.canary,
+        canary=record.revision.name,
         attempt=record.tripped,
         stage="RolledBack",
         since_s=record.since_s,

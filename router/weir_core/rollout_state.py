@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 from msgspec.structs import replace
 
+from weir_core import reasons
 from weir_core.commands import Acknowledgement, Command
 from weir_core.evidence import Judgement, Key, Trip
 from weir_core.history import (
@@ -91,13 +92,20 @@ class RolloutState(msgspec.Struct, frozen=True, kw_only=True):
         return by_people or bool(self.holds) or self.inconclusive
 
     @property
+    def begins(self) -> bool:
+        """Whether nothing but routers or models that load keep it from its first traffic."""
+        waits = {reasons.ROUTERS_OUT_OF_SYNC, reasons.NO_CAPACITY}.issuperset(self.holds)
+        return self.live and waits and not (self.weight_bp or self.pauses or self.inconclusive)
+
+    @property
     def phase(self) -> Phase:
         """The one word for all of it."""
         if self.stage in ("RolledBack", "Refused"):
             return "Degraded"
         if self.stage == "Idle":
             return "Healthy"
-        return "Paused" if self.pauses or self.frozen else "Progressing"
+        stands = (self.pauses or self.frozen) and not self.begins
+        return "Paused" if stands else "Progressing"
 
 
 class Inputs(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,6 +118,8 @@ class Inputs(msgspec.Struct, frozen=True, kw_only=True):
     `routers_in_sync`: every ready router acknowledged the last snapshot and, after a restart
     of the control plane, reported. `capacity_bp` is the largest weight that the target's
     backends could carry now; `capacity_message` says what they lack.
+    `clock_off_s` is how far most routers' clocks are ahead of the one that `now_s` is of, 0 while
+    they agree; until `clock_known`, which a first report makes it, nothing that is timed ends.
     """
 
     target: Revision | None
@@ -123,6 +133,8 @@ class Inputs(msgspec.Struct, frozen=True, kw_only=True):
     routers_in_sync: bool = True
     capacity_bp: int = FULL_BP
     capacity_message: str = ""
+    clock_off_s: float = 0.0
+    clock_known: bool = True
 
 
 class Transition(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from typing import Any
 from weir_core import reasons
 from weir_core.attempts import lost_text, rollback_text
 from weir_core.changes import listed
+from weir_core.clocks import clocks_text
 from weir_core.commands import Acknowledgement, command_text
 from weir_core.conditions import (
     MAX_MESSAGE,
@@ -135,6 +136,8 @@ def _rollout(state: RolloutState, observed: Observed) -> str:
     parts = [_where(state, observed), _conclusion(observed.judgement)]
     if state.phase == "Paused":
         parts.insert(0, f"paused ({_stops(state)})")
+    elif state.holds:
+        parts.insert(0, f"waits ({_stops(state)})")
     parts += [part for part in (_progress(state, observed), _slowest(state, observed)) if part]
     advice = "; promote, abort or resume it by command" if state.inconclusive else ""
     return ", ".join(parts) + advice
@@ -144,7 +147,8 @@ def _idle(state: RolloutState, observed: Observed) -> str:
     if state.lost:
         return lost_text(state, observed.target)
     if not state.stable:
-        return "no revision yet: the spec has a problem, see condition Accepted"
+        found = (p.condition for p in observed.problems if p.condition != "Programmed")
+        return f"no revision yet: the spec has a problem, see condition {next(found, 'Accepted')}"
     if not observed.routers_in_sync:
         return f"{state.stable} is stable; no ready router has acknowledged it yet"
     return f"{state.stable} serves everything"
@@ -233,6 +237,8 @@ def _step(state: RolloutState, observed: Observed) -> dict[str, Any]:
 
 def _hold(hold: str, observed: Observed) -> str:
     lacks = observed.capacity_message if hold == reasons.NO_CAPACITY else ""
+    if hold == reasons.CLOCKS_DISAGREE:
+        lacks = clocks_text(observed.clock_off_s)
     return "; ".join(filter(None, (reasons.hold_message(hold), lacks)))
 
 

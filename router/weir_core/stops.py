@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from weir_core import reasons
 from weir_core.attempts import rolled_back
+from weir_core.clocks import clocks_text
 from weir_core.evidence import CANARY
 from weir_core.figures import duration, percent
 from weir_core.gates import bake_bp, is_baked, is_proved, step_text, to_promoting
@@ -26,6 +27,7 @@ OWN_HOLDS = (
     reasons.ROUTERS_OUT_OF_SYNC,
     reasons.NO_CAPACITY,
     reasons.EVIDENCE_MISSING,
+    reasons.CLOCKS_DISAGREE,
     reasons.NOT_ACCEPTED,
 )
 """Holds that the rollout finds itself; the others come with the judgement."""
@@ -44,7 +46,8 @@ def note_stops(state: RolloutState, inputs: Inputs, now_s: float) -> Advance | N
     transitions = (*new_pauses, *new_holds)
     if not pauses and not holds and not state.inconclusive:
         message = f"nothing stops {state.canary} any more, at {percent(state.weight_bp)}"
-        transitions = (Transition(reason=reasons.RESUMED, message=message),)
+        resumed = Transition(reason=reasons.RESUMED, message=message)
+        transitions = () if state.begins else (resumed,)
     return Advance(state=after, transitions=transitions)
 
 
@@ -73,7 +76,11 @@ def raise_blockers(state: RolloutState, inputs: Inputs, now_s: float) -> tuple[s
     traffic of an attempt needs no evidence, every later raise needs some. So does a proof: where
     edited steps put it at no weight, none ever comes.
     """
-    broken = (reasons.NOT_ACCEPTED,) if inputs.target is None else ()
+    always = (
+        (reasons.NOT_ACCEPTED, inputs.target is None),
+        (reasons.CLOCKS_DISAGREE, bool(inputs.clock_off_s)),
+    )
+    broken = tuple(reason for reason, is_on in always if is_on)
     wanted_bp = _due_bp(state, inputs, now_s)
     if wanted_bp is None:
         return (*broken, reasons.EVIDENCE_MISSING) if _proves_nothing(state) else broken
@@ -152,6 +159,8 @@ def _end_of_pause(state: RolloutState) -> str:
 
 def _held(state: RolloutState, inputs: Inputs, hold: str) -> Transition:
     more = inputs.capacity_message if hold == reasons.NO_CAPACITY else ""
+    if hold == reasons.CLOCKS_DISAGREE:
+        more = clocks_text(inputs.clock_off_s)
     told = f"{reasons.hold_message(hold)}; {more}" if more else reasons.hold_message(hold)
     message = f"{state.canary} stays at {percent(state.weight_bp)}: {told}"
     # Waiting for routers is everyday work, all else is worth a look.
@@ -164,7 +173,7 @@ def note_overdue(state: RolloutState, inputs: Inputs, now_s: float) -> Advance |
 
     Proof at hand comes first: Safe in a prove step is a decision.
     """
-    if state.stage != "Steps":
+    if state.stage != "Steps" or inputs.clock_off_s or not inputs.clock_known:
         return None
     policy = inputs.policy
     overdue = 0 < policy.max_duration_ms <= clocked_s(state, now_s) * 1_000

@@ -6,7 +6,7 @@ that cannot be read harms itself only. It refuses to know how messages travel.
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Generic, TypeVar
 
 import msgspec
@@ -48,6 +48,11 @@ class Routed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     version: Version
     policy: RoutePolicy | None = None
     unreadable: str = ""
+
+
+def latest_term(routes: Mapping[str, Routed]) -> int:
+    """Return the greatest term of any version, 0 without one."""
+    return max((routed.version[0] for routed in routes.values()), default=0)
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

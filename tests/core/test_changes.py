@@ -45,6 +45,18 @@ def told(changed):
             'tiers[small].accept[sure].minProbability: "0.85" → "0.8"',
         ),
         (
+            whole(check=replace(SURE, min_probability=0.0)),
+            'tiers[small].accept[sure].minProbability: "0.85" → "0"',
+        ),
+        (
+            whole(check=replace(SURE, min_probability=1.0)),
+            'tiers[small].accept[sure].minProbability: "0.85" → "1"',
+        ),
+        (
+            whole(check=replace(SURE, min_probability=0.00001)),
+            'tiers[small].accept[sure].minProbability: "0.85" → "0.00001"',
+        ),
+        (
             whole(check=replace(SURE, must_match="^yes")),
             'tiers[small].accept[sure].mustMatch: none → "^yes"',
         ),

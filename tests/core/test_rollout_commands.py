@@ -14,6 +14,7 @@ from support.rollouts import (
     pause,
     rolled_back,
     started,
+    trip,
     weight,
 )
 from weir_core.commands import Command, command_text, parse_command
@@ -164,7 +165,6 @@ def test_retry_of_what_the_spec_no_longer_asks_for_is_refused():
     [
         (started, "retry", "under way"),
         (started, "resume", "not paused"),
-        (rolled_back, "abort", "no traffic already"),
         (rolled_back, "pause", "no traffic already"),
         (rolled_back, "promote", "retry it"),
     ],
@@ -177,16 +177,59 @@ def test_a_command_that_does_not_fit_is_refused_with_the_reason(course, verb, wh
     assert course.state.last_command.result == "Refused"
 
 
-@pytest.mark.parametrize(
-    ("age_s", "why"),
-    [(301, "ago"), (-302, "in the future")],
-    ids=["older than five minutes", "from a clock that is ahead"],
-)
-def test_an_untimely_command_is_refused(age_s, why):
+def test_an_abort_of_what_was_rolled_back_is_done_and_says_by_whom():
+    course = rolled_back()
+    before = course.state.last_rollback
+    assert course.order("abort") == ()
+    assert course.state.last_command is not None
+    assert course.state.last_command.result == "Done"
+    assert course.state.last_command.message == "already rolled back by controller: Harm"
+    assert course.state.last_rollback == before
+
+
+def test_a_trip_is_told_before_the_abort_that_comes_with_it():
     course = started()
-    assert course.order("abort", age_s=age_s) == REFUSED
+    course.told["trips"] = (trip(),)
+    assert course.order("abort") == ("BrakeTripped", "RolledBack")
+    assert course.state.last_rollback is not None
+    assert course.state.last_rollback.decided_by == "router/r-2"
+    assert course.state.last_command is not None
+    assert course.state.last_command.message == "already rolled back by router/r-2: Harm"
+
+
+@pytest.mark.parametrize(
+    ("verb", "age_s", "why"),
+    [("abort", 301, "ago"), ("promote", 301, "ago"), ("promote", -302, "in the future")],
+    ids=["a lowering of before", "older than five minutes", "from a clock that is ahead"],
+)
+def test_an_untimely_command_is_refused(verb, age_s, why):
+    course = started()
+    assert course.order(verb, age_s=age_s) == REFUSED
     assert why in course.messages()
     assert course.state.weight_bp == 500
+
+
+@pytest.mark.parametrize("verb", ["abort", "pause"])
+@pytest.mark.parametrize(
+    ("age_s", "off_s"),
+    [(-3_600, 0.0), (-3_600, 3_600.0), (3_600, -3_600.0)],
+    ids=["one clock is behind", "the operator's clock is behind", "the operator's clock is ahead"],
+)
+def test_what_lowers_is_obeyed_although_clocks_differ(verb, age_s, off_s):
+    course = started()
+    course.tell(after_s=2 * 3_600, clock_off_s=off_s)
+    assert REFUSED[0] not in course.order(verb, age_s=age_s)
+    assert course.state.phase in ("Degraded", "Paused")
+    # Nobody is locked out by a time that is not yet.
+    course.told["clock_off_s"] = 0.0
+    assert REFUSED[0] not in course.order("retry" if verb == "abort" else "resume")
+
+
+def test_an_old_abort_is_not_obeyed_because_clocks_differ():
+    course = started()
+    course.tell(after_s=2 * 3_600, clock_off_s=-3_600.0)
+    assert REFUSED[0] in course.order("abort", age_s=3_600 + 301)
+    assert course.state.live
 
 
 def test_a_command_for_another_revision_is_refused():

@@ -246,7 +246,7 @@ def test_few_gpus_delay_a_canary_and_say_so():
     course = Course()
     course.tell()
     course.tell(target=B, capacity_bp=0, capacity_message="no node has a free nvidia.com/gpu")
-    assert (course.state.phase, course.state.holds) == ("Paused", ("NoCapacity",))
+    assert (course.state.phase, course.state.holds) == ("Progressing", ("NoCapacity",))
     assert "nvidia.com/gpu" in course.messages()
 
 

@@ -41,6 +41,24 @@ def test_a_raise_waits_and_goes_on_by_itself(stop, go_on, reason):
     assert (course.state.phase, course.state.weight_bp) == ("Progressing", 2_500)
 
 
+def test_what_only_waits_to_begin_was_not_paused_and_is_not_resumed():
+    course = Course()
+    course.tell()
+    told = course.tell(target=B, capacity_bp=0)
+    assert (course.state.phase, told[-1]) == ("Progressing", "NoCapacity")
+    assert course.tell(target=B, capacity_bp=10_000) == ("WeightUpdated",)
+
+
+def test_a_person_who_pauses_what_waits_to_begin_resumes_it():
+    course = Course()
+    course.tell()
+    course.tell(target=B, capacity_bp=0)
+    assert course.order("pause") == ("Paused",)
+    assert course.state.phase == "Paused"
+    course.tell(capacity_bp=10_000)
+    assert course.order("resume")[0] == "Resumed"
+
+
 @pytest.mark.parametrize(
     ("hold_", "reason"),
     [

@@ -298,3 +298,44 @@ def test_the_oldest_of_very_many_latches_goes():
     kept = remember(latched, (record,))
     assert len(kept) == MAX_LATCHES
     assert (kept[0], kept[-1].name) == (latched[1], "chat-kkkkkkkkkk")
+
+
+def _proven(outcome: str, letter: str, at_s: float, **fields: object) -> RevisionRecord:
+    return replace(_record(letter, outcome, at_s), promoted_s=at_s, **fields)
+
+
+def test_a_rollback_of_stable_that_the_state_does_not_know_of_is_taken_from_the_record():
+    """A leader that froze wrote a promotion after the next one had rolled it back."""
+    records = (_proven("Superseded", "a", 1.0), *rolled_back().state.records[1:])
+    state = rebuild(records, RolloutState(stable=B.name))
+    assert (state.stable, state.canary, state.stage) == (A.name, B.name, "RolledBack")
+    assert {r.revision.name: r.outcome for r in state.records} == {
+        A.name: "Stable",
+        B.name: "RolledBack",
+    }
+
+
+def test_a_rollback_that_stable_got_over_does_not_come_back():
+    records = (_proven("Superseded", "a", 1.0), *rolled_back().state.records[1:])
+    over = Latch(name=B.name, attempt=2, tripped=1, out=False)
+    assert rebuild(records, RolloutState(stable=B.name, latched=(over,))).stable == B.name
+
+
+def test_the_only_revision_that_ever_served_goes_on():
+    records = rolled_back().state.records[1:]
+    assert rebuild(records, RolloutState(stable=B.name)).stable == B.name
+
+
+def test_of_many_records_stable_canary_and_the_newest_are_recalled():
+    letters = "bcdefghijklmnop"
+    records = (
+        _proven("Stable", "a", 1.0),
+        *(replace(_record(x, "RolledBack", 2.0 + n), tripped=1) for n, x in enumerate(letters)),
+    )
+    stored = RolloutState(stable=A.name, canary=B.name, attempt=1, stage="RolledBack")
+    state = rebuild(records, stored)
+    assert len(state.records) == MAX_RECORDS
+    assert [r.revision.content for r in state.records] == ["a", "b", *letters[-8:]]
+    assert {name for name, _ in latches(state.records, state.latched)} == {
+        r.revision.name for r in records[1:]
+    }

@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from support.rollouts import (
+    HARM,
     PROVE,
     SAFE_STILL,
     A,
@@ -17,6 +18,7 @@ from support.rollouts import (
     started,
     weight,
 )
+from weir_core.clocks import routers_off_s
 from weir_core.rollout import RolloutState, rested
 
 HOUR_S = 3_600.0
@@ -171,3 +173,98 @@ def test_an_older_state_knows_no_restarts_and_no_latches():
     stored = msgspec.to_builtins(started().state)
     del stored["restarts"], stored["latched"]
     assert msgspec.convert(stored, RolloutState) == started().state
+
+
+# Clocks that disagree.
+
+
+AHEAD = {"clock_off_s": -HOUR_S}
+"""Who leads is an hour ahead of the routers."""
+
+
+@pytest.mark.parametrize(
+    ("course", "judgement"),
+    [
+        (lambda: started(weight(5), hold(1, 600), weight(50)), judged(canary=5)),
+        (lambda: started(weight(5), pause(600), weight(50)), judged(canary=5)),
+        (lambda: baking(bake_s=600), SAFE_STILL),
+    ],
+    ids=["a hold", "a timed pause", "a bake"],
+)
+def test_nothing_that_is_timed_ends_while_clocks_disagree(course, judgement):
+    """And when the clock is right again, what it ran ahead is of no step."""
+    one = course()
+    before = one.state
+    happened = one.tell(after_s=HOUR_S, judgement=judgement, **AHEAD)
+    assert happened == ("ClocksDisagree",)
+    assert "1h behind the operator's: set the clocks of the nodes right" in one.messages()
+    assert one.happened[0].warning
+    assert (one.state.weight_bp, one.state.stage) == (before.weight_bp, before.stage)
+    one.tell(after_s=60 - HOUR_S, judgement=judgement, clock_off_s=0.0)
+    assert one.state.holds == ()
+    assert one.tell(after_s=500, judgement=judgement) == ()
+    assert one.tell(after_s=100, judgement=judgement) != ()
+
+
+@pytest.mark.parametrize(
+    "course",
+    [
+        lambda: started(weight(5), hold(0, 600), weight(50)),
+        lambda: started(weight(5), pause(600), weight(50)),
+        lambda: baking(bake_s=600),
+    ],
+    ids=["a hold", "a timed pause", "a bake"],
+)
+def test_nothing_that_is_timed_ends_before_a_router_told_its_time(course):
+    """A new leader has no clock to compare its own with until then."""
+    one = course()
+    before = one.state.step, one.state.stage
+    one.tell(after_s=HOUR_S, judgement=SAFE_STILL, clock_known=False)
+    assert (one.state.step, one.state.stage) == before
+    one.tell(judgement=SAFE_STILL, clock_known=True)
+    assert (one.state.step, one.state.stage) != before
+
+
+def test_a_raise_that_is_due_waits_until_clocks_agree():
+    course = started(weight(5), hold(200), weight(25), PROVE)
+    assert "ClocksDisagree" in course.tell(judgement=judged(canary=200), clock_off_s=120.0)
+    assert (course.state.weight_bp, course.state.phase) == (500, "Paused")
+    assert "WeightUpdated" in course.tell(judgement=judged(canary=200), clock_off_s=0.0)
+
+
+@pytest.mark.parametrize("on_inconclusive", ["Hold", "Promote", "RollBack"])
+def test_max_duration_does_not_pass_while_clocks_disagree(on_inconclusive):
+    course = started(weight(5), PROVE, max_duration_ms=1_800_000, on_inconclusive=on_inconclusive)
+    assert course.tell(after_s=HOUR_S, judgement=judged(canary=5), **AHEAD) == ("ClocksDisagree",)
+    assert course.state.stage == "Steps"
+
+
+def test_harm_is_heeded_whatever_the_clocks_say():
+    course = started()
+    assert "RolledBack" in course.tell(after_s=HOUR_S, judgement=HARM, **AHEAD)
+    assert course.state.weight_bp == 0
+
+
+@pytest.mark.parametrize(
+    ("offs_s", "off_s"),
+    [
+        ((), None),
+        ((-1.0, 0.2), 0.0),
+        ((60.0, -60.0), 0.0),
+        ((3_600.0,), 3_600.0),
+        ((3_600.0, 0.0), 0.0),
+        ((-3_600.0, -3_605.0, 0.0), -3_600.0),
+        ((3_600.0, -3_600.0), 0.0),
+    ],
+    ids=[
+        "no router",
+        "clocks that agree",
+        "a minute",
+        "an hour",
+        "one of two",
+        "two of three",
+        "one on each side",
+    ],
+)
+def test_most_routers_clocks_are_believed_and_no_single_one(offs_s, off_s):
+    assert routers_off_s(offs_s) == off_s

@@ -63,6 +63,23 @@ def _healthy() -> Course:
     return course
 
 
+def _loading() -> Course:
+    course = Course()
+    course.tell()
+    course.tell(target=B, capacity_bp=0)
+    return course
+
+
+NO_BACKEND = Problem(
+    object="ModelRoute llm/chat",
+    field="spec.behaviour.tiers[0].backendRef",
+    seen="small",
+    wanted="a ModelBackend that is there",
+    reason="BackendNotFound",
+    condition="ResolvedRefs",
+)
+
+
 @pytest.mark.parametrize(
     ("course", "observed", "message"),
     [
@@ -131,6 +148,18 @@ def _healthy() -> Course:
             {},
             "no revision yet: the spec has a problem, see condition Accepted",
             id="nothing yet",
+        ),
+        pytest.param(
+            Course,
+            {"problems": (NO_BACKEND,)},
+            "no revision yet: the spec has a problem, see condition ResolvedRefs",
+            id="nothing yet, of something that is not there",
+        ),
+        pytest.param(
+            _loading,
+            {},
+            f"waits (NoCapacity), step 1/6 (setWeight): 0% to {B.name}, no evidence yet",
+            id="waits for its model",
         ),
     ],
 )

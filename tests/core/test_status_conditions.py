@@ -167,7 +167,7 @@ def _answered() -> Course:
         (
             {"large-1": "Timeout"},
             "True",
-            "Serving",
+            "ServingInPart",
             f"{A.name} serves, without tier large (large: Timeout)",
         ),
         (
@@ -196,6 +196,20 @@ def test_an_outage_is_one_event_and_its_end_another():
     assert [(one.reason, one.warning) for one in turned(well, out)] == [("NoHealthyBackend", True)]
     assert [(one.reason, one.warning) for one in turned(out, well)] == [("Serving", False)]
     assert turned(out, out) == turned(well, well) == ()
+
+
+def test_a_tier_that_is_out_and_its_return_are_an_event_each():
+    well, part = _all(_answered()), _all(_answered(), ejected={"large-1": "Timeout"})
+    (lost,), (back,) = turned(well, part), turned(part, well)
+    told = f"{A.name} serves, without tier large (large: Timeout)"
+    assert (lost.reason, lost.message, lost.warning) == ("ServingInPart", told, True)
+    assert (back.reason, back.message, back.warning) == ("Serving", f"{A.name} serves", False)
+    assert turned(part, part) == ()
+
+
+def test_what_serves_in_part_after_an_outage_is_told_once():
+    part, out = _all(_answered(), ejected={"large-1": "Timeout"}), _all(_answered(), ejected=OUT)
+    assert [one.reason for one in turned(out, part)] == ["ServingInPart"]
 
 
 def test_a_refused_spec_is_an_event():

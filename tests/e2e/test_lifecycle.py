@@ -148,7 +148,7 @@ def _installed_again(cluster: Cluster, namespace: str, values: str) -> None:
         )
         led(cluster)
         heard(cluster, namespace)
-    assert lease(cluster)[1] == term + 1
+    assert lease(cluster)[1] > term
     assert settled(cluster, "assistant", namespace)["stable"] == known
 
 

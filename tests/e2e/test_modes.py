@@ -128,6 +128,38 @@ def test_roles_alone_are_enough(
     assert refused_calls(cluster) == []
 
 
+def test_a_namespace_whose_roles_are_gone_harms_no_other_one(
+    cluster: Cluster, served: str, request: pytest.FixtureRequest
+) -> None:
+    """Also at the operator's start, and it is served when its Roles are back, unasked."""
+    shut, binding = f"{served}-shut", ("rolebinding", "weir-operator-routes")
+    cluster.kubectl("create", "namespace", shut)
+    request.addfinalizer(lambda: cluster.kubectl("delete", "namespace", shut, "--wait=false"))
+    install(cluster, changed(namespaces=[shut, served]))
+    before = led(cluster)
+    was = cluster.get(*binding, "--namespace", shut)
+    cluster.kubectl("delete", *binding, "--namespace", shut)
+    cluster.kubectl("delete", "pod", before, "--namespace", SYSTEM)
+    with cluster.timed("operator begun anew with one namespace shut until routers hear it"):
+        leader = led(cluster, but=before)
+        heard(cluster, served)
+    cluster.apply(route("elsewhere"), namespace=shut)
+    cluster.apply(route("third"), namespace=served)
+    settled(cluster, "third", served)
+    assert status(cluster, "mroute", "elsewhere", shut) == {}
+    assert pods(cluster, shut, MADE) == []
+    log = cluster.kubectl("logs", leader, "--namespace", SYSTEM)
+    told = [line for line in log.splitlines() if "namespace may not be read" in line]
+    assert len(told) == 1
+    assert shut in told[0]
+    metadata = {"name": binding[1], "namespace": shut, "labels": was["metadata"]["labels"]}
+    cluster.apply({**was, "metadata": metadata}, namespace=shut)
+    with cluster.timed("Roles are back until a route is told of"):
+        wait_for(lambda: status(cluster, "mroute", "elsewhere", shut), 90, "a status")
+    assert led(cluster) == leader
+    settled(cluster, "third", served)
+
+
 def _may_act_there_alone(cluster: Cluster, served: str, other: str) -> None:
     for verb, resource in (("list", "modelroutes"), ("create", "deployments.apps")):
         assert may(cluster, verb, resource, "--namespace", served)

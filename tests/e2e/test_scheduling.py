@@ -98,23 +98,6 @@ def test_two_canaries_of_one_pool_load_one_after_the_other(
     assert sorted(running[one] for one in running.keys() - old) == [(0, 0), (1, 1)]
 
 
-def test_a_full_pool_blocks_no_restart_of_stable(kwok: Cluster, pool: Pool, namespace: str) -> None:
-    pool(1)
-    stands(kwok, namespace, accelerated(namespace), route())
-    old = identity(kwok, namespace)
-    before = pods(kwok, namespace, old)
-    labelled = accelerated(namespace)
-    labelled["spec"]["vllm"]["podTemplate"]["metadata"] = {"labels": {"team": "a"}}
-    kwok.apply(labelled, namespace=namespace)
-
-    def replaced() -> bool:
-        now = pods(kwok, namespace, old)
-        return len(now) == 1 and now != before and deployments(kwok, namespace)[old] == (1, 1)
-
-    wait_for(replaced, LIMIT_S, "the pod to be replaced in place")
-    assert identity(kwok, namespace) == old
-
-
 def test_an_edit_on_top_of_an_edit_takes_its_place(
     kwok: Cluster, pool: Pool, namespace: str
 ) -> None:

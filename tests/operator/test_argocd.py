@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from support.rollouts import Course, baking, rolled_back, started
 from weir_core.backend_status import BackendSeen, IdentitySeen, backend_status
@@ -105,6 +106,13 @@ BACKENDS = {
     "it found no room": (
         backend(identities=(identity(wanted=1, reason="NoCapacity", message="no room"),)),
         "Degraded",
+    ),
+    "an edit waits for its server to end": (
+        backend(
+            identities=(identity(wanted=1, ready=1),),
+            problems=(replace(problem("WorkloadReady"), reason="EditDeferred"),),
+        ),
+        "Healthy",
     ),
     "the spec is wrong": (backend(problems=(problem("Accepted"),)), "Degraded"),
 }

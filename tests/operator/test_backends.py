@@ -59,7 +59,7 @@ def decide(space, now_s=NOW):
     """Decide as a walk does, and return the identities by name."""
     world = admitted(space.world(), space.thinker.memories)
     compiled = space.thinker.compiled(world)
-    wanted = identities(world, compiled, space.thinker.memories)
+    wanted = identities(world, compiled, space.thinker.memories, now_s=now_s)
     return {one.name: one for one in decided(world, wanted, space.thinker.memories, now_s=now_s)}
 
 
@@ -323,7 +323,7 @@ def test_a_fourth_edit_waits_and_routes_go_on_with_the_one_before():
     assert third in world.waits["small"]
     compiled = space.thinker.compiled(world)
     assert compiled.identities[f"{SPACE}/small"] == third
-    wanted = identities(world, compiled, space.thinker.memories)
+    wanted = identities(world, compiled, space.thinker.memories, now_s=NOW)
     assert len(wanted) == 3
     told = seen_of(world, compiled, "small", wanted, space.thinker.memories)
     assert told.waits[0] == "PreviousEditInFlight"
@@ -350,7 +350,7 @@ def behind(**rolling):
     rolled["status"] |= rolling
     space.put(rolled)
     world = space.world()
-    own = versions(identities(world, compiled, space.thinker.memories))["small"]
+    own = versions(identities(world, compiled, space.thinker.memories, now_s=NOW))["small"]
     (seen,) = seen_of(world, compiled, "small", own, {}).identities
     return seen.behind
 

@@ -58,6 +58,38 @@ def test_an_edit_in_place_that_does_not_get_there_is_a_warning_though_the_pods_b
     assert (told["Ready"]["status"], told["Reconciling"]["status"]) == ("True", "True")
 
 
+def lacking(reason):
+    return Problem(
+        object="ModelBackend default/small",
+        field="spec.vllm",
+        seen="s",
+        wanted="w",
+        reason=reason,
+        condition="WorkloadReady",
+    )
+
+
+def test_an_edit_that_waits_for_its_server_to_end_is_told_and_nothing_is_waited_for():
+    waits = status(READY, problems=(lacking("EditDeferred"),))
+    assert news(status(READY), waits)[1:] == [("EditDeferred", True)]
+    told = {c["type"]: (c["status"], c["reason"]) for c in waits["conditions"]}
+    assert told["WorkloadReady"] == ("False", "EditDeferred")
+    assert told["Ready"] == ("True", "Loaded")
+    assert told["Reconciling"] == ("False", "EditDeferred")
+    assert told["Stalled"] == ("False", "NoAlarm")
+    missing = status(replace(NO_ROOM, wanted=2, ready=1), problems=(lacking("EditDeferred"),))
+    told = {c["type"]: c["reason"] for c in missing["conditions"]}
+    assert told["WorkloadReady"] == "NoCapacity", "what its pods suffer from comes first"
+
+
+def test_what_the_api_server_fails_at_comes_before_what_pods_suffer_from():
+    failed = status(LOADING, problems=(lacking("NotApplied"),))
+    told = {c["type"]: (c["status"], c["reason"]) for c in failed["conditions"]}
+    assert told["WorkloadReady"] == told["Ready"] == ("False", "NotApplied")
+    assert told["Reconciling"] == ("True", "NotApplied")
+    assert told["Accepted"][0] == "True"
+
+
 def test_a_waiting_edit_is_a_warning_though_the_one_before_answers():
     waits = status(READY, waits=("PreviousEditInFlight", "small-0 is still being tried"))
     assert news(status(READY), waits) == [

@@ -179,3 +179,19 @@ def test_refused_reports_are_counted_by_reason() -> None:
                 assert operator.feed.refused == {"unreadable": 1, "evidence": 1, "start": 1}
 
     run(scene())
+
+
+def test_that_a_router_obeys_a_later_term_is_told_of() -> None:
+    """It takes nothing of this one, of whichever route: somebody must know."""
+
+    async def scene() -> None:
+        async with operating(term=7) as operator:
+            operator.publish(ONE)
+            async with line(operator, operator.api.router()) as router:
+                await router.tell(acks={"llm/assistant": (7, 1)})
+                await router.tell(acks={"llm/other": (9, 3), "llm/assistant": (7, 1)})
+                await until(lambda: operator.terms)
+
+                assert operator.terms == [9]
+
+    run(scene())

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -11,10 +11,12 @@ from support.apiserver import ApiServer, serving
 from support.objects import route
 from support.walking import until
 from weir_operator.cache import Cache
-from weir_operator.handlers import hear, look_again, prime
+from weir_operator.handlers import follow, hear, knock, look_again, prime
 from weir_operator.kube import Kube, KubeError
+from weir_operator.readable import Readable
 
 SPACE = "default"
+MADE = {"app.kubernetes.io/managed-by": "weir"}
 
 
 def placed(name: str) -> dict[str, Any]:
@@ -31,8 +33,9 @@ async def looking(
     server: ApiServer, kube: Kube, scene: Callable[[Cache, asyncio.Event], Any], **paces: float
 ) -> None:
     cache, doubt = Cache(), asyncio.Event()
-    await prime(kube, cache, ())
-    task = asyncio.create_task(look_again(kube, cache, (), doubt, **paces))
+    readable = Readable(())
+    await prime(kube, cache, readable)
+    task = asyncio.create_task(look_again(kube, cache, readable, doubt, **paces))
     try:
         await scene(cache, doubt)
     finally:
@@ -104,7 +107,7 @@ def test_kopf_tells_what_comes_and_what_goes(
             monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path)))
             server.write("ModelRoute", placed("first"))
             cache, doubt = Cache(), asyncio.Event()
-            task = asyncio.create_task(hear(cache, (), doubt))
+            task = asyncio.create_task(hear(cache, Readable(()), doubt))
             await until(lambda: names(cache) == ["first"])
             assert doubt.is_set()
             server.write("ModelRoute", placed("second"))
@@ -112,5 +115,99 @@ def test_kopf_tells_what_comes_and_what_goes(
             await until(lambda: names(cache) == ["second"])
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(run())
+
+
+def away(name: str) -> dict[str, Any]:
+    made = placed(name)
+    made["metadata"]["namespace"] = "away"
+    return made
+
+
+def test_what_was_known_of_a_namespace_stays_when_its_roles_go() -> None:
+    """And what has changed meanwhile is read when they are back, of what Weir makes too."""
+
+    async def run() -> None:
+        async with serving() as server:
+            server.write("ModelRoute", away("known"))
+            server.write("ModelRoute", placed("here"))
+            pod = {"metadata": {"name": "p", "namespace": "away", "labels": MADE}}
+            server.write("Pod", pod)
+            cache, doubt, kube = Cache(), asyncio.Event(), server.kube()
+            readable = Readable((SPACE, "away"))
+            versions = await prime(kube, cache, readable)
+            doings = [
+                look_again(kube, cache, readable, doubt, every_s=0.1, least_s=0.0),
+                follow(kube, cache, "Pod", "away", versions["Pod", "away"], readable),
+                knock(kube, cache, readable, every_s=0.1),
+            ]
+            tasks = [asyncio.create_task(one) for one in doings]
+            server.shut = {"away"}
+            await until(lambda: readable.open == (SPACE,))
+            server.drop("ModelRoute", "away", "known", tell=False)
+            server.drop("Pod", "away", "p", tell=False)
+            server.write("ModelRoute", placed("more"))
+            await until(lambda: names(cache) == ["here", "more"])
+            assert [len(cache.of(kind, "away")) for kind in ("ModelRoute", "Pod")] == [1, 1]
+            assert readable.serves("away")
+            server.shut = set()
+            await until(lambda: not cache.of("Pod", "away") and not cache.of("ModelRoute", "away"))
+            server.write("Pod", pod | {"metadata": pod["metadata"] | {"name": "q"}})
+            await until(lambda: cache.of("Pod", "away"))
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await kube.close()
+
+    asyncio.run(run())
+
+
+def test_a_namespace_that_was_never_read_is_not_walked() -> None:
+    """Nothing is known of its routes: whoever told its routers so would take them all away."""
+
+    async def run() -> None:
+        async with serving() as server:
+            server.write("ModelRoute", away("there"))
+            server.shut = {"away"}
+            cache, kube, opened = Cache(), server.kube(), []
+            readable = Readable((SPACE, "away"), opened=opened.append)
+            versions = await prime(kube, cache, readable)
+            assert versions["ModelRoute", "away"] == ""
+            assert versions["ModelRoute", SPACE] != ""
+            assert [readable.serves(one) for one in (SPACE, "away", "third")] == [
+                True,
+                False,
+                False,
+            ]
+            task = asyncio.create_task(knock(kube, cache, readable, every_s=0.01))
+            server.shut = set()
+            await until(lambda: opened == ["away"])
+            assert readable.serves("away")
+            assert len(cache.of("ModelRoute", "away")) == 1
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await kube.close()
+
+    asyncio.run(run())
+
+
+def test_a_kind_that_is_not_there_yet_is_waited_for() -> None:
+    """A CRD comes with the same install as the operator: no namespace is closed for it."""
+
+    async def run() -> None:
+        asked = []
+
+        class Young:
+            async def every(self, kind: str, namespace: str, selector: str) -> Any:
+                asked.append(kind)
+                if len(asked) == 1:
+                    raise KubeError(404, "the server could not find the requested resource")
+                return [], "7"
+
+        readable, kube = Readable((SPACE,)), Young()
+        versions = await prime(cast(Kube, kube), Cache(), readable)
+        assert readable.open == (SPACE,)
+        assert set(versions.values()) == {"7"}
 
     asyncio.run(run())

@@ -1,11 +1,15 @@
 """The client of the API against a server of dictionaries: what it counts and what it tells."""
 
 import asyncio
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from kubernetes.aio.config import kube_config
 
-from support.apiserver import serving
-from weir_operator.kube import KubeError
+from support.apiserver import ApiServer, serving
+from weir_operator.kube import Kube, KubeError
 
 ROUTE = {"kind": "ModelRoute", "metadata": {"namespace": "llm", "name": "gone"}, "status": {}}
 
@@ -51,5 +55,54 @@ def test_a_write_to_what_is_gone_is_told_by_kind() -> None:
             await kube.delete("ModelRevision", "llm", "gone")
             assert missing == ["ModelRoute", "ModelRevision"]
             await kube.close()
+
+    asyncio.run(scene())
+
+
+@pytest.fixture
+def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[ApiServer], None]:
+    """Have a user with a token in a kubeconfig, and a netrc with other words for every host."""
+    (tmp_path / "netrc").write_text("default login somebody password else\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    for name in ("KUBERNETES_SERVICE_HOST", "no_proxy", "NO_PROXY", "http_proxy", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+    def sign_in(server: ApiServer) -> None:
+        path = server.kubeconfig(tmp_path)
+        path.write_text(path.read_text().replace('"user": {}', '"user": {"token": "sesame"}'))
+        # KUBECONFIG was read when the client was imported.
+        monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(path))
+
+    return sign_in
+
+
+def test_a_netrc_has_no_say_in_who_the_operator_is(at_home: Callable[[ApiServer], None]) -> None:
+    async def scene() -> None:
+        async with serving() as server:
+            at_home(server)
+            kube = await Kube.connect()
+            assert await kube.every("Pod") == ([], "0")
+            await kube.close()
+
+    asyncio.run(scene())
+
+
+def test_the_environment_says_which_proxy_leads_to_the_api_server(
+    at_home: Callable[[ApiServer], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def asked(server: ApiServer) -> int:
+        kube = await Kube.connect()
+        with contextlib.suppress(KubeError):
+            await kube.every("Pod")
+        await kube.close()
+        return len(server.asked)
+
+    async def scene() -> None:
+        async with serving() as server:
+            at_home(server)
+            monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+            assert await asked(server) == 0
+            monkeypatch.setenv("no_proxy", "127.0.0.1")
+            assert await asked(server) == 1
 
     asyncio.run(scene())

@@ -7,7 +7,7 @@ import pytest
 
 from support.walking import Api
 from weir_operator.kube import KubeError
-from weir_operator.leader import Leader, Pace
+from weir_operator.leader import AHEAD, Leader, Pace
 
 QUICK = Pace(duration=15, renew=0.01, answer=0.05, fresh=10.0)
 LEASE = ("Lease", "weir", "weir-operator")
@@ -21,14 +21,24 @@ class Clock:
         return self.now_s
 
 
-def leader(api: Any, identity: str = "op-0", clock: Clock | None = None) -> Leader:
+NOW_S = 1_800_000_000.0
+
+
+def leader(
+    api: Any,
+    identity: str = "op-0",
+    clock: Clock | None = None,
+    *,
+    wall_s: float = NOW_S,
+    **told: Any,
+) -> Leader:
     return Leader(
         api,
         namespace="weir",
         name="weir-operator",
         identity=identity,
         clock=clock or Clock(),
-        pace=QUICK,
+        **{"wall": lambda: wall_s, "pace": QUICK, **told},
     )
 
 
@@ -160,5 +170,83 @@ def test_an_api_that_refuses_keeps_nobody_from_ending() -> None:
         await one.release()
         with pytest.raises(KubeError):
             await api.get(*LEASE)
+
+    asyncio.run(scene())
+
+
+def test_a_lease_that_was_deleted_a_second_ago_begins_a_later_term() -> None:
+    async def scene() -> None:
+        api = Api()
+        one = leader(api)
+        await one.acquire()
+        api.objects.clear()
+        other = leader(api, "op-1", wall_s=NOW_S + 1)
+        await other.acquire()
+        assert other.term > one.term
+
+    asyncio.run(scene())
+
+
+def test_a_process_whose_clock_was_set_back_has_no_term_twice() -> None:
+    async def scene() -> None:
+        api = Api()
+        walls = iter((NOW_S, NOW_S - 3_600))
+        one = leader(api, wall=lambda: next(walls))
+        await one.acquire()
+        first = one.term
+        api.objects.clear()
+        await one.acquire()
+        assert one.term > first
+
+    asyncio.run(scene())
+
+
+def test_terms_of_now_exceed_those_that_counted_minutes_since_1970() -> None:
+    async def scene() -> None:
+        one = leader(Api(), wall_s=1_790_000_000.0)
+        await one.acquire()
+        assert one.term > 1_900_000_000 // 60
+        late = leader(Api(), wall_s=3_000_000_000.0)
+        await late.acquire()
+        assert late.term < 1 << 31
+
+    asyncio.run(scene())
+
+
+def test_a_later_term_that_was_obeyed_ends_the_lead_and_is_exceeded() -> None:
+    """The Lease was deleted, and this clock is an hour behind that of who led before."""
+
+    async def scene() -> None:
+        before, one = leader(Api(), wall_s=NOW_S + 3_600), leader(Api())
+        await before.acquire()
+        await one.acquire()
+        assert one.term < before.term
+        keeping = asyncio.create_task(one.keep())
+        one.surpass(before.term)
+        await ended(keeping)
+        assert not one.leads
+        await one.acquire()
+        assert one.term > before.term
+        # Who tells of the next one, and the next, does not end every lead.
+        keeping = asyncio.create_task(one.keep())
+        one.surpass(one.term + 1)
+        await asyncio.sleep(0.1)
+        assert not keeping.done()
+        keeping.cancel()
+
+    asyncio.run(scene())
+
+
+def test_a_term_that_none_can_have_had_ends_no_lead() -> None:
+    async def scene() -> None:
+        one = leader(Api())
+        await one.acquire()
+        keeping = asyncio.create_task(one.keep())
+        one.surpass(one.term + AHEAD + 1)
+        one.surpass(1 << 60)
+        await asyncio.sleep(0.1)
+        assert not keeping.done()
+        assert one.leads
+        keeping.cancel()
 
     asyncio.run(scene())

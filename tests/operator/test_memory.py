@@ -4,7 +4,8 @@ from msgspec.structs import replace
 
 from support.ledgers import NOW, OBJECTIVES, fresh, only, serve
 from weir_core.evidence import Merged
-from weir_operator.memory import Checkpoint, pack, recall, unpack
+from weir_core.rollout import RolloutState
+from weir_operator.memory import Checkpoint, RouteMemory, pack, recall, unpack
 
 
 def evidence(**changes):
@@ -50,3 +51,22 @@ def test_evidence_of_a_release_that_did_not_count_objectives_is_recalled():
 
 def test_rows_of_other_objectives_than_were_counted_are_not_recalled():
     assert unpack(pack(evidence(objectives=len(OBJECTIVES) + 1))).merged == Merged()
+
+
+def test_pods_that_are_gone_are_one_number():
+    memory = RouteMemory(RolloutState(), Checkpoint())
+    for turn in range(500):
+        memory.deaths({f"pod-{turn}": 1}, ())
+        memory.deaths({f"pod-{turn}": 2}, ())
+    assert memory.deaths({"last": 7}, ()) == 500
+    assert memory.deaths({"last": 8}, ()) == 501
+    assert len(memory.unclean) <= 2
+    again = RouteMemory(RolloutState(), unpack(pack(memory.checkpoint())))
+    assert again.deaths({}, ("last",)) == 501
+
+
+def test_a_pod_that_is_there_and_not_heard_goes_on_where_it_was():
+    memory = RouteMemory(RolloutState(), Checkpoint())
+    memory.deaths({"r": 3}, ())
+    memory.deaths({}, ("r",))
+    assert memory.deaths({"r": 5}, ("r",)) == 2

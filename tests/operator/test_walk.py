@@ -2,6 +2,7 @@
 
 import asyncio
 
+from support.objects import backend
 from support.walking import SPACE, operators, routed, trip_of, until
 
 STATUS = ("apply status", "ModelRoute", "assistant")
@@ -136,3 +137,29 @@ def test_a_namespace_that_nothing_is_left_of_is_forgotten(monkeypatch):
     monkeypatch.setattr("weir_operator.walk.FORGET_S", 0.2)
     monkeypatch.setattr("weir_operator.walk.IDLE_S", 0.2)
     asyncio.run(gone())
+
+
+async def broken():
+    """What is asked of the feed between two walks has a bug, once."""
+    async with operators("r1") as ring:
+        await ring.start()
+        connected, raised = ring.air.connected, []
+
+        def once(namespace):
+            # The first to ask is whether the namespace is over, outside of any walk.
+            raised.append(namespace)
+            if len(raised) == 1:
+                raise ValueError("a bug")
+            return connected(namespace)
+
+        ring.air.connected = once
+        await until(lambda: raised)
+        ring.api.write(backend(), routed("30s"))
+        await until(lambda: ring.condition("Programmed").get("status") == "True")
+
+
+def test_a_namespace_whose_walk_ends_by_a_bug_is_begun_anew(monkeypatch, caplog):
+    monkeypatch.setattr("weir_operator.walk.RETRY_MAX_S", 0.2)
+    asyncio.run(broken())
+    (told,) = [one for one in caplog.records if one.getMessage() == "namespace begun anew"]
+    assert told.exc_info is not None

@@ -5,7 +5,7 @@ import copy
 import json
 import time
 
-from support.walking import SPACE, operators, routed, trip_of, until
+from support.walking import SPACE, Listener, operators, routed, trip_of, until
 
 STATUS = ("apply status", "ModelRoute", "assistant")
 
@@ -124,6 +124,23 @@ async def refused():
 
 def test_a_router_that_refuses_a_lowering_gets_it_in_the_form_that_it_has():
     asyncio.run(refused())
+
+
+async def refused_by_a_sidecar():
+    async with operators("r1") as ring:
+        side = ring.routers["side"] = Listener("side")
+        side.sidecar = True
+        await ring.serving()
+        side.refuses = lambda policy: "it cannot be compiled here" if policy.canary else ""
+        before = await ring.canary()
+        assert side.orders.nacks
+        ring.api.write(routed("40s"))
+        await until(lambda: ring.weight() > 0 and ring.told[-1].canary != before.canary)
+        assert ring.condition("Programmed").get("status") == "True"
+
+
+def test_a_sidecar_that_refuses_holds_nobody():
+    asyncio.run(refused_by_a_sidecar())
 
 
 async def old_command():

@@ -3,8 +3,10 @@
 import asyncio
 import base64
 
+from msgspec.structs import replace
+
 from support.walking import SPACE, Listener, operators, routed, trip_of, until
-from weir_core.wire import unpack
+from weir_core.wire import pack, unpack
 
 STATUS = ("apply status", "ModelRoute", "assistant")
 SNAPSHOT = ("ConfigMap", SPACE, "weir-router-snapshot")
@@ -185,3 +187,55 @@ async def born_later():
 
 def test_a_router_that_is_born_gets_all_that_is_told():
     asyncio.run(born_later())
+
+
+async def deleted_lease():
+    """Who led last had a clock an hour ahead, and nothing but the snapshot knows its term."""
+    async with operators("r1") as ring:
+        await ring.serving()
+        await until(lambda: snapshot_weight(ring) == 0)
+        await ring.kill()
+        data = unpack(base64.b64decode(ring.api.objects[SNAPSHOT]["binaryData"]["snapshot"]))
+        later = ring.leader.term + 3_600
+        routes = {key: replace(one, version=(later, 1)) for key, one in data.routes.items()}
+        packed = base64.b64encode(pack(replace(data, routes=routes))).decode()
+        ring.api.objects[SNAPSHOT]["binaryData"]["snapshot"] = packed
+        del ring.api.objects["Lease", "weir", "weir-operator"]
+        await ring.start()
+        first = ring.leader.term
+        assert first < later
+        await asyncio.wait_for(ring.leader.keep(), 20)
+        await ring.leader.acquire()
+        assert ring.leader.term > later
+
+
+def test_a_term_that_only_the_snapshot_knows_is_exceeded():
+    asyncio.run(deleted_lease())
+
+
+async def heard_in_part():
+    """Both were lowered for what one saw; that one is not heard by the next process."""
+    async with operators("r1", "r2") as ring:
+        await ring.serving()
+        before = await ring.canary()
+        await until(lambda: snapshot_weight(ring) == 500)
+        ring.api.waits = lambda verb, kind, name: verb != "get"
+        ring.routers["r1"].trips = (trip_of(before),)
+        ring.wake(SPACE)
+        await until(lambda: ring.weight() == 0)
+        await ring.kill()
+        ring.api.waits = lambda *call: False
+        ring.routers["r1"].silent = True
+        await ring.start()
+        await until(lambda: ring.told)
+        await asyncio.sleep(1.5)
+        assert ring.weight() == 0
+        ring.routers["r1"].trips = ()
+        ring.routers["r1"].silent = False
+        ring.wake(SPACE)
+        await until(lambda: ring.weight() == 500)
+
+
+def test_a_router_that_stays_silent_keeps_what_was_lowered_low(monkeypatch):
+    monkeypatch.setattr("weir_operator.memory.RESUME_S", 0.3)
+    asyncio.run(heard_in_part())

@@ -1,6 +1,5 @@
 """A backend becomes a Deployment, a headless Service and a budget, named by its identity."""
 
-import json
 import re
 
 import pytest
@@ -9,11 +8,9 @@ from support.rendering import REVISION, backend, matches_golden
 from weir_core.identity import frozen_backend, identity_of
 from weir_operator.drift import drifted
 from weir_operator.workloads import (
-    RENDERED,
     WorkloadSettings,
     identity_objects,
     render_template,
-    template_for,
     workload_problems,
 )
 
@@ -218,90 +215,3 @@ def test_neutral_field_changes_objects_and_not_their_name(changes):
     one, other = backend(), backend(**changes)
     assert identity_of(one) == identity_of(other)
     assert drifted(parts(one)["Deployment"], parts(other)["Deployment"])
-
-
-# The template that an identity keeps.
-
-
-def live_of(one, settings=None):
-    return parts(one, settings=settings)["Deployment"]
-
-
-def edited(deployment, image="hand-made"):
-    """Return a Deployment whose annotation tells of another rendering than today's."""
-    annotations = deployment["metadata"]["annotations"]
-    told = json.loads(annotations[RENDERED])
-    told["template"]["spec"]["containers"][0]["image"] = image
-    annotations[RENDERED] = json.dumps(told)
-    return deployment
-
-
-def image_of(template):
-    return template["spec"]["containers"][0]["image"]
-
-
-def test_newest_identity_follows_its_spec():
-    live = live_of(backend())
-    template = template_for(
-        backend(vllm__sharedMemory="9Gi"), live, identity=REVISION.name, newest=True
-    )
-    assert template["spec"]["volumes"][0]["emptyDir"]["sizeLimit"] == "9Gi"
-
-
-def test_same_spec_keeps_what_an_older_release_rendered():
-    """Upgrading Weir restarts no model server."""
-    live = edited(live_of(backend()), image="as-rendered-then")
-    template = template_for(backend(), live, identity=REVISION.name, newest=True)
-    assert image_of(template) == "as-rendered-then"
-
-
-def test_what_does_not_show_in_pods_renders_nothing_anew():
-    live = edited(live_of(backend()), image="as-rendered-then")
-    priced = backend(
-        pricing={"inputPerMillionTokens": "9", "outputPerMillionTokens": "9"}, replicas=7
-    )
-    template = template_for(priced, live, identity=REVISION.name, newest=True)
-    assert image_of(template) == "as-rendered-then"
-
-
-def test_other_settings_of_the_chart_render_anew():
-    live = edited(live_of(backend()))
-    template = template_for(
-        backend(),
-        live,
-        identity=REVISION.name,
-        newest=True,
-        settings=WorkloadSettings(run_as_user=1000),
-    )
-    assert template["spec"]["securityContext"]["runAsUser"] == 1000
-
-
-def test_older_identity_stays_as_it_was_last_applied():
-    """Its neutral fields were edited after its revision was written; repair must not undo them."""
-    live = live_of(backend(vllm__sharedMemory="9Gi"))
-    stored = render_template(backend(), identity=REVISION.name)
-    template = template_for(backend(), live, identity=REVISION.name, newest=False, stored=stored)
-    assert template["spec"]["volumes"][0]["emptyDir"]["sizeLimit"] == "9Gi"
-
-
-def test_older_identity_without_a_deployment_is_made_as_its_revision_says():
-    stored = {"metadata": {}, "spec": {"containers": [{"name": "vllm", "image": "then"}]}}
-    template = template_for(backend(), None, identity="x", newest=False, stored=stored)
-    assert template == stored
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"of": 1, "template": {"spec": {}}}', '"x"'])
-def test_annotation_that_is_none_is_rendered_over(text):
-    live = {"metadata": {"annotations": {RENDERED: text}}}
-    for newest in (True, False):
-        template = template_for(backend(), live, identity="x", newest=newest)
-        assert template == render_template(backend(), identity="x")
-
-
-def test_template_that_was_given_is_run_and_remembered():
-    live = edited(live_of(backend()), image="then")
-    template = template_for(backend(), live, identity=REVISION.name, newest=True)
-    deployment = parts(backend(), template=template)["Deployment"]
-    assert image_of(deployment["spec"]["template"]) == "then"
-    again = template_for(backend(), deployment, identity=REVISION.name, newest=True)
-    assert again == template

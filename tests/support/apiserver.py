@@ -25,11 +25,15 @@ KINDS = {path: kind for kind, path in PATHS.items()} | {
 
 
 class ApiServer:
-    """Objects by (kind, namespace, name). While `silent` no request gets an answer."""
+    """Objects by (kind, namespace, name). While `silent` no request gets an answer.
+
+    Who asks anything of a namespace in `shut` is refused: no Role allows it.
+    """
 
     def __init__(self) -> None:
         self.objects: dict[tuple[str, str, str], Obj] = {}
         self.silent = False
+        self.shut: set[str] = set()
         self.asked: list[tuple[str, str]] = []
         self.port = 0
         self._versions = itertools.count(1)
@@ -81,6 +85,8 @@ class ApiServer:
             namespace, rest = rest[1], rest[2:]
         kind = KINDS[root, rest[0]]
         self.asked.append((request.method, kind))
+        if namespace in self.shut:
+            return web.json_response({"message": f"{rest[0]} is forbidden"}, status=403)
         if len(rest) > 1:
             body = await request.json() if request.can_read_body else {}
             return self._one(request.method, (kind, namespace, rest[1]), body, rest[2:])
@@ -89,8 +95,9 @@ class ApiServer:
             made["metadata"] = {"name": f"made-{self._now}", **made.get("metadata", {})}
             return web.json_response(self.write(kind, made), status=201)
         if request.query.get("watch"):
-            return await self._watched(request, kind)
-        items = [obj for key, obj in self.objects.items() if _is(key, obj, kind, request.query)]
+            return await self._watched(request, kind, namespace)
+        known = self.objects.items()
+        items = [o for key, o in known if _is(key, o, kind, namespace, request.query)]
         listed = {"metadata": {"resourceVersion": str(self._now)}, "items": items}
         return web.json_response({"apiVersion": root.split("/", 1)[1], "kind": "List"} | listed)
 
@@ -112,20 +119,22 @@ class ApiServer:
         body["metadata"] = {**old["metadata"], **body["metadata"]}
         return web.json_response(self.write(key[0], {**old, **body} if method == "PATCH" else body))
 
-    async def _watched(self, request: web.Request, kind: str) -> web.StreamResponse:
+    async def _watched(self, request: web.Request, kind: str, namespace: str) -> web.StreamResponse:
         response = web.StreamResponse()
         with contextlib.suppress(ConnectionError):
-            await self._tell_on(response, request, kind)
+            await self._tell_on(response, request, kind, namespace)
         return response
 
-    async def _tell_on(self, response: web.StreamResponse, request: web.Request, kind: str) -> None:
+    async def _tell_on(
+        self, response: web.StreamResponse, request: web.Request, kind: str, namespace: str
+    ) -> None:
         await response.prepare(request)
         seen = int(request.query.get("resourceVersion") or 0)
-        while not self.silent:
+        while not self.silent and namespace not in self.shut:
             self._news.clear()
             for version, type, obj in list(self._past):
                 key = (obj["kind"], obj["metadata"].get("namespace", ""), obj["metadata"]["name"])
-                if version > seen and _is(key, obj, kind, request.query):
+                if version > seen and _is(key, obj, kind, namespace, request.query):
                     line = json.dumps({"type": type, "object": obj}).encode()
                     await response.write(line + b"\n")
             seen = max(seen, self._now)
@@ -152,10 +161,13 @@ class ApiServer:
         return path
 
 
-def _is(key: tuple[str, str, str], obj: Obj, kind: str, query: Mapping[str, str]) -> bool:
+def _is(
+    key: tuple[str, str, str], obj: Obj, kind: str, namespace: str, query: Mapping[str, str]
+) -> bool:
     label, _, value = query.get("labelSelector", "").partition("=")
     labels = obj["metadata"].get("labels") or {}
-    return key[0] == kind and (not label or labels.get(label) == value)
+    is_there = key[0] == kind and namespace in ("", key[1])
+    return is_there and (not label or labels.get(label) == value)
 
 
 def _discovered(parts: list[str]) -> Obj | None:

@@ -100,7 +100,8 @@ class Api:
                         "controller": True,
                     }
                 ],
-            }
+            },
+            "spec": {"serviceAccountName": account},
         }
         made = token(expires_s=expires_s)
         self.reviews[made] = {
@@ -119,7 +120,7 @@ class Api:
 
 
 class Operator:
-    """The operator's end. `woken` are the namespaces that it was told of."""
+    """The operator's end. `woken` are the namespaces that it was told of, `terms` later terms."""
 
     def __init__(
         self,
@@ -133,9 +134,14 @@ class Operator:
         self.api = api
         self.secret, self.bundle = rotate(secret or {}, names=names, now_s=time.time())
         self.woken: list[str] = []
+        self.terms: list[int] = []
         self.term = term
         self.feed = Feed(
-            Gatekeeper(api), term=term, on_report=self.woken.append, pace=pace or Pace()
+            Gatekeeper(api),
+            term=term,
+            on_report=self.woken.append,
+            on_term=self.terms.append,
+            pace=pace or Pace(),
         )
         self.port = 0
         self._number = 0

@@ -30,15 +30,20 @@ def live(obj, *, generation=1, version=1, **status):
     return made | ({"status": status} if status else {})
 
 
-def router_pod(uid="r1"):
+ROUTERS = {"kind": "ReplicaSet", "apiVersion": "apps/v1", "name": "weir-router-5d8f9c7b6"}
+"""What controls the pods of a router Deployment."""
+
+
+def router_pod(uid="r1", *, account="weir-router", **meta):
+    """Return a ready pod of the router Deployment; `meta` is of one that is none."""
+    owners = [{**ROUTERS, "uid": "uid-of-owner", "controller": True}]
+    labels = {"inference.weir.dev/router": "deployment"}
     return live(
         {
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": {
-                "name": uid,
-                "labels": {"inference.weir.dev/router": "deployment"},
-            },
+            "metadata": {"name": uid, "labels": labels, "ownerReferences": owners, **meta},
+            "spec": {"serviceAccountName": account},
         },
         conditions=[{"type": "Ready", "status": "True"}],
     )
@@ -153,7 +158,8 @@ def edited(space, **fields):
     return thought, backend
 
 
-def trip(policy):
+def trip(policy, *, at_s=NOW):
+    """Return a trip of a router's brake."""
     return Trip(
         route_uid=policy.uid,
         revision=policy.canary.name,
@@ -162,5 +168,5 @@ def trip(policy):
         reason="Harm",
         suspect="errors",
         log_e=9.0,
-        at_s=NOW,
+        at_s=at_s,
     )

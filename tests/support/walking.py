@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from support.objects import backend, route
+from support.thinking import router_pod, trip
 from weir_core.evidence import Trip
 from weir_core.snapshot import Limits, RoutePolicy
 from weir_core.wire import Push, Report, Routed
@@ -144,6 +145,7 @@ class Listener:
         self.orders = Orders(self.problem)
         self.deaf = False
         self.silent = False
+        self.sidecar = False
         self.refuses: Callable[[RoutePolicy], str] = lambda policy: ""
         self.trips: tuple[Trip, ...] = ()
         self.fields: dict[str, Any] = {}
@@ -200,7 +202,7 @@ class Air:
             Connected(
                 pod_uid=one.uid,
                 pod_name=one.uid,
-                sidecar=False,
+                sidecar=one.sidecar,
                 report=one.report(),
                 seen_s=time.time(),
                 alive=True,
@@ -225,20 +227,39 @@ class Air:
 
 
 class Operators:
-    """One cluster and the operator's process in it, which may be killed and begun again."""
+    """One cluster and the operator's process in it, which may be killed and begun again.
+
+    `frozen_s` is for how long the process stood still, by its own clock.
+    """
 
     def __init__(self, *routers: str) -> None:
         self.api = Api()
         self.routers = {uid: Listener(uid) for uid in routers or ("r1",)}
         self.air = Air(self.routers, 0)
         self.walker: Walker | None = None
+        self.frozen_s = 0.0
         for uid in self.routers:
             self.api.write(_pod(uid))
+
+    def successor(self) -> "Operators":
+        """Return another process beside this one, which hears and reaches nobody any more."""
+        other = Operators(*self.routers)
+        self.air.routers = {}
+        other.api = copy.copy(self.api)
+        other.api.watchers, other.api.waits = [], Api().waits
+        other.routers = self.routers
+        return other
 
     async def start(self) -> None:
         """Begin an operator's process: it has the lease, and nothing in its memory."""
         kube: Any = self.api
-        leader = Leader(kube, namespace="weir", name="weir-operator", identity="weir-operator-0")
+        self.leader = leader = Leader(
+            kube,
+            namespace="weir",
+            name="weir-operator",
+            identity="weir-operator-0",
+            clock=lambda: time.monotonic() + self.frozen_s,
+        )
         await leader.acquire()
         self.cache = cache = Cache(self.wake)
         self.air = Air(self.routers, leader.term)
@@ -246,6 +267,7 @@ class Operators:
         self.applier = Applier(
             kube,
             cache,
+            leader=leader,
             routers=RouterSettings(image="weir:1", feed="weir-operator:8443"),
             workloads=WorkloadSettings(),
         )
@@ -337,25 +359,11 @@ async def until(test: Callable[[], Any], within_s: float = 10.0) -> Any:
 
 
 def trip_of(policy: RoutePolicy) -> Trip:
-    """Return a trip of a router's brake."""
-    assert policy.canary is not None
-    return Trip(
-        route_uid=policy.uid,
-        revision=policy.canary.name,
-        attempt=policy.attempt,
-        decided_by="router/r1",
-        reason="Harm",
-        suspect="errors",
-        log_e=9.0,
-        at_s=time.time(),
-    )
+    """Return a trip of a router's brake, of now."""
+    return trip(policy, at_s=time.time())
 
 
 def _pod(uid: str) -> Obj:
-    labels = {"inference.weir.dev/router": "deployment"}
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": uid, "namespace": SPACE, "uid": uid, "labels": labels},
-        "status": {"conditions": [{"type": "Ready", "status": "True"}]},
-    }
+    made: Obj = router_pod(uid)
+    made["metadata"]["uid"] = uid
+    return made
