@@ -159,6 +159,8 @@ def _what_came(state: RolloutState, gate: Step, inputs: Inputs, now_s: float) ->
     settled = settled_in_step(state, judgement_of(state, inputs))
     if not long_enough or settled < requests_wanted(state, gate):
         return ""
+    if not settled:
+        return f"no canary request settled in {duration(since_s)}, and the hold asks for none"
     return f"{settled} canary requests settled in {duration(since_s)} without harm"
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from weir_core.errors import Problem
 from weir_core.history import RevisionRecord, find
 from weir_core.reach import backends_of
+from weir_core.revision_spec import record_status
 from weir_core.snapshot import Backend
 from weir_router.standing import Happened, SavedRoute
 from weir_router.upstreams import Ejection
@@ -94,12 +95,15 @@ def _event(happened: Happened) -> dict[str, Any]:
 
 
 def _revision(record: RevisionRecord) -> dict[str, Any]:
+    told = record_status(record)
     return {
         "revision": record.revision.name,
         "outcome": record.outcome,
         "attempt": record.attempt,
         "since": record.since_s,
         "reason": record.reason,
+        "eValue": told.get("eValue", ""),
+        "suspect": told.get("suspect", ""),
     }
 
 

@@ -21,7 +21,8 @@ _HERE = Path(__file__).resolve().parent
 _CLUSTER = pytest.StashKey[Cluster]()
 _BEGAN = time.monotonic()
 _FIRST = ("test_crds", "test_ring", "test_faults", "test_faults_operator", "test_chart")
-"""What is run first, should the time not suffice for all."""
+"""What is run first, should the time not suffice for all; without time for these a run fails."""
+_CUT = pytest.StashKey[list[str]]()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -41,13 +42,24 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what begins after WEIR_E2E_SECONDS, where that is set: a run of CI has an end."""
     budget_s = float(os.environ.get("WEIR_E2E_SECONDS") or "inf")
     if item.path.is_relative_to(_HERE) and time.monotonic() - _BEGAN > budget_s:
+        if item.path.stem in _FIRST:
+            item.config.stash.setdefault(_CUT, []).append(item.nodeid)
         pytest.skip(f"not run: the {budget_s:.0f} s of WEIR_E2E_SECONDS are over")
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Fail a run that had no time for what matters most."""
+    if session.config.stash.get(_CUT, []) and exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     """Tell what took how long; nothing is asserted of it."""
+    if cut := config.stash.get(_CUT, []):
+        terminalreporter.section("no time for what matters most: failed", red=True)
+        terminalreporter.line(f"{len(cut)} tests, the first {cut[0]}")
     if cluster := config.stash.get(_CLUSTER, None):
         terminalreporter.section("cluster")
         for what, seconds in cluster.timings.items():
@@ -80,7 +92,10 @@ def cluster(pytestconfig: pytest.Config) -> Iterator[Cluster]:
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
     """Let one run at a time have the cluster: these tests kill its programs."""
-    with (Path(tempfile.gettempdir()) / "weir-e2e.lock").open("w") as held:
+    path = Path(tempfile.gettempdir()) / "weir-e2e.lock"
+    if not path.exists():
+        path.touch()
+    with path.open() as held:  # To be read alone: another user may have made it.
         fcntl.flock(held, fcntl.LOCK_EX)
         yield
 

@@ -99,12 +99,10 @@ def unharmed(cluster: Cluster) -> None:
 def note(cluster: Cluster, namespace: str, name: str, reason: str) -> str:
     """Return the last Event with this reason about an object, as `kubectl events` shows it."""
     found = cluster.get("events", "--namespace", namespace)["items"]
-    notes = [
-        str(one["message"])
-        for one in found
-        if (one["involvedObject"]["name"], one["reason"]) == (name, reason)
+    about = [
+        one for one in found if (one["involvedObject"]["name"], one["reason"]) == (name, reason)
     ]
-    return notes[-1]
+    return str(max(about, key=lambda one: str(one["eventTime"]))["message"])
 
 
 # Edits of a backend whose pods cannot start.

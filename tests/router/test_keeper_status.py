@@ -302,3 +302,19 @@ def test_what_a_canary_changes_is_told(house: House) -> None:
         assert any(one.endswith("; it changes maxAttempts: 4 → 1") for one in told)
 
     run(scene)
+
+
+def test_the_history_says_on_what_evidence_a_revision_was_rolled_back(house: House) -> None:
+    async def scene() -> None:
+        house.put("route.yaml", a_route())
+        house.start()
+        house.put("route.yaml", a_route(maxAttempts=1))
+        await house.walk()
+        house.trip()
+        told = described(house)
+        last = told["history"][-1]
+
+        assert last["eValue"] == told["status"]["lastRollback"]["eValue"] != ""
+        assert last["suspect"] == told["status"]["lastRollback"]["suspect"]
+
+    run(scene)
