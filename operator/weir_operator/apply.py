@@ -17,7 +17,7 @@ from weir_core.backend_status import BackendSeen, backend_news, backend_status
 from weir_core.errors import Problem
 from weir_core.resources import title_of, title_of_object
 from weir_core.rollout_state import Transition
-from weir_core.wire import Packed
+from weir_core.wire import Packed, Version
 from weir_operator.applied import ROUTER, Applied, Objects
 from weir_operator.backends import MARK, Identity
 from weir_operator.cache import Cache
@@ -83,6 +83,7 @@ class Applier:
         self._told: dict[str, dict[str, tuple[object, float]]] = {}
         self._applied = Applied(cache)
         self._contest = Contest()
+        self._stored: dict[str, dict[str, Version]] = {}
 
     async def apply(
         self, world: World, *, wanted: Sequence[Identity], packed: Packed, deadline_ms: int
@@ -105,7 +106,11 @@ class Applier:
             again.append(await self._tried(namespace, identity.name, title, doing))
             found = self._applied.problems(namespace, identity.name)
             problems[name] = (*problems.get(name, ()), *found)
-        for revision in self._unwanted(world, {identity.name for identity in wanted}):
+        unwanted = self._unwanted(world, {identity.name for identity in wanted})
+        if world.routes and self._stored.get(namespace) != _versions(packed):
+            # Routers that begin now are told by an older snapshot, which may still name these.
+            unwanted = []
+        for revision in unwanted:
             name, of = revision["metadata"]["name"], revision["spec"]["of"]["name"]
             title, doing = f"ModelBackend {namespace}/{of}", self._remove(revision)
             again.append(await self._tried(namespace, name, title, doing))
@@ -140,13 +145,13 @@ class Applier:
     def forget(self, namespace: str) -> None:
         """Forget a namespace that nothing is left of."""
         self._told.pop(namespace, None)
+        self._stored.pop(namespace, None)
         self._applied.forget(namespace)
 
     async def _routers_as_wanted(self, world: World, packed: Packed, deadline_ms: int) -> None:
         """Apply what a namespace's routers are made of, unless nothing changed since."""
-        versions = {key: routed.version for key, routed in packed.routes.items()}
         owners = [route["metadata"]["uid"] for route in world.routes.values()]
-        asked = versions, dict(packed.limits), owners, deadline_ms, self.authority
+        asked = _versions(packed), dict(packed.limits), owners, deadline_ms, self.authority
         if self._applied.alike(world.namespace, ROUTER, asked, ROUTER_OBJECTS) is None:
             found = await self._apply_routers(world, packed, deadline_ms)
             self._note(world.namespace, ROUTER, asked, ROUTER_OBJECTS, found)
@@ -229,6 +234,8 @@ class Applier:
                 made = refused(title_of_object(obj), error)
             if isinstance(made, Problem):
                 problems.append(made)
+            elif obj is snapshot:
+                self._stored[namespace] = _versions(packed)
         return tuple(problems)
 
     async def _apply_identity(self, world: World, identity: Identity) -> tuple[Problem, ...]:
@@ -376,6 +383,10 @@ class Applier:
             self._cache.put(await self._kube.apply(with_status(obj, status), sub="status"))
             told[key] = None, time.monotonic()
             await self._persister.tell(obj, backend_news(old, status))
+
+
+def _versions(packed: Packed) -> dict[str, Version]:
+    return {key: routed.version for key, routed in packed.routes.items()}
 
 
 def _mark_of(revision: Obj) -> str:

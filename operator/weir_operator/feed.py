@@ -277,7 +277,7 @@ class Feed:
             self._count("unreadable")
             return
         term = max((version[0] for version in report.acks.values()), default=0)
-        if term > self._term:
+        if term > self._term and not stream.caller.sidecar:
             self._on_term(term)
         is_new, refused = stream.inbox.take(report, space.published, self._clock())
         for why in (*refused, *(("unreadable",) if unread else ())):

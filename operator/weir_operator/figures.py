@@ -17,14 +17,18 @@ FIGURES = {
 }
 
 
-def figures(
-    world: World,
-    wanted: Sequence[Identity],
-    memories: Mapping[str, RouteMemory],
-    *,
-    out_of_sync: int,
+def kept(wanted: Sequence[Identity]) -> dict[str, float]:
+    """Return the gauges of what a namespace's model servers hold."""
+    return {
+        "weir_operator_identities": len(wanted),
+        "weir_operator_identity_devices": sum(map(devices, wanted)),
+    }
+
+
+def heard(
+    world: World, memories: Mapping[str, RouteMemory], *, out_of_sync: int
 ) -> dict[str, float]:
-    """Return the value of each gauge of `FIGURES` for one namespace."""
+    """Return the gauges of what routers of a namespace say and what became of it."""
     told = {(t.route_uid, t.revision, t.attempt) for r in world.connected for t in r.report.trips}
     live = {
         (world.routes[name]["metadata"]["uid"], memory.state.canary, memory.state.attempt)
@@ -37,6 +41,4 @@ def figures(
         "weir_operator_canaries": sum(m.state.live for m in memories.values()),
         "weir_operator_routers_out_of_sync": out_of_sync,
         "weir_operator_trips_unpersisted": len(told & live),
-        "weir_operator_identities": len(wanted),
-        "weir_operator_identity_devices": sum(map(devices, wanted)),
     }

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from msgspec.structs import replace
 
+from weir_core import reasons
 from weir_core.errors import Problem
 from weir_core.wire import Packed, pack
 
@@ -41,6 +42,6 @@ def too_large(key: str, size: int, most: int) -> Problem:
         seen=f"{size:,} packed bytes, for which the routers' snapshot has no room",
         wanted=f"at most {most:,} bytes of all routes together: shorten its prompts, or move it to "
         "another namespace; until then only routers that hear the operator know it",
-        reason="SnapshotTooLarge",
+        reason=reasons.SNAPSHOT_TOO_LARGE,
         condition="Programmed",
     )

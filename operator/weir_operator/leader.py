@@ -58,6 +58,7 @@ class Leader:
         self._wall = wall
         self._pace = pace
         self._surpassed = 0
+        self._deaf_until_s = float("-inf")
         self._renewed_s = float("-inf")
         self._seen: tuple[str, float] = ("", 0.0)
         self.term = 0
@@ -86,9 +87,10 @@ class Leader:
 
         Else no router would take what is published: a term was given that the Lease does not
         know of, since it was deleted, or restored, and clocks differ. The next term is above all
-        that is believed, so whoever forges terms ends one lead a day.
+        that is believed, and for a day none is believed again: whoever forges terms ends one lead.
         """
-        if term <= max(self.term, self._surpassed):
+        now_s = self._clock()
+        if term <= max(self.term, self._surpassed) or now_s < self._deaf_until_s:
             return
         told = {"own": self.term, "seen": term}
         latest = self._first_term() + AHEAD
@@ -96,7 +98,7 @@ class Leader:
             log.warning("a term that none can have had", extra={**told, "latest": latest})
             return
         log.warning("a later term was obeyed: leads anew", extra=told)
-        self._surpassed = latest
+        self._surpassed, self._deaf_until_s = latest, now_s + AHEAD
 
     def _first_term(self) -> int:
         """Return a term above all that a Lease which was deleted can have had, by this clock."""

@@ -317,11 +317,16 @@ def labels_of(record: RevisionRecord) -> dict[str, str]:
 
 
 def _by_labels(obj: Obj, record: RevisionRecord) -> RevisionRecord:
-    """Return the record as its labels tell it, where its status was lost."""
-    if (obj.get("status") or {}).get("outcome"):
-        return record
+    """Return the record as its labels tell it, where its status was lost or is behind them.
+
+    Labels are written first: who was killed in between left a canary that was rolled back.
+    """
     labels = obj["metadata"].get("labels") or {}
     attempt = _attempt(labels)
+    is_torn = labels.get(OUTCOME) == "RolledBack" and record.outcome == "Canary"
+    is_behind = is_torn and attempt >= record.attempt > record.tripped
+    if (obj.get("status") or {}).get("outcome") and not is_behind:
+        return record
     if labels.get(OUTCOME) == "RolledBack":
         attempt = max(attempt, 1)
         return replace(record, outcome="RolledBack", attempt=attempt, tripped=attempt)

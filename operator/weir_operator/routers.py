@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from weir_core import reasons
 from weir_core.errors import Problem
 from weir_operator.objects import ROUTER, Obj, Owner, common_labels, metadata, stamped
 
@@ -175,7 +176,7 @@ def snapshot_object(
             field="binaryData.snapshot",
             seen=f"{size:,} bytes",
             wanted=f"at most {MAX_SNAPSHOT:,}: move some ModelRoutes to another namespace",
-            reason="SnapshotTooLarge",
+            reason=reasons.SNAPSHOT_TOO_LARGE,
             condition="Programmed",
         )
     return stamped(

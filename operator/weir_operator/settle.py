@@ -16,7 +16,7 @@ from weir_core.wire import Packed
 from weir_operator.apply import Applier
 from weir_operator.backends import identities, longest_ms, seen_of, users, versions
 from weir_operator.cache import Cache
-from weir_operator.figures import figures
+from weir_operator.figures import kept
 from weir_operator.gather import calibrations
 from weir_operator.kube import Kube, KubeError
 from weir_operator.leader import Leader
@@ -58,6 +58,8 @@ class Settler:
         self._publisher = publisher
         self._persister = Persister(kube, cache, lambda: leader.leads)
         self._clock = clock
+        self.settles = 0
+        self.settle_s = 0.0
 
     async def run(self, name: str, space: Namespace) -> None:
         """Settle a namespace whenever there is something, for ever; ever slower on trouble."""
@@ -69,6 +71,7 @@ class Settler:
                 continue
             space.unsettled.clear()
             space.settling = True
+            began_s = time.monotonic()
             try:
                 await self.settle(name, space)
                 retry_s = RETRY_S
@@ -80,6 +83,8 @@ class Settler:
                 log.exception("walk failed", extra={"namespace": name})
             finally:
                 space.settling = False
+                self.settles += 1
+                self.settle_s += time.monotonic() - began_s
             await asyncio.sleep(retry_s)
             retry_s = min(2 * retry_s, RETRY_MAX_S)
             space.awake.set()
@@ -95,6 +100,7 @@ class Settler:
         every = identities(world, compiled, memories, now_s=now_s)
         wanted = decided(world, every, memories, now_s=now_s)
         space.parked = parked(wanted)
+        space.figures |= kept(wanted)
         names = [one.name for one in wanted]
         space.bodies = {n: world.revisions[n] for n in names if n in world.revisions}
         routes = {f"{name}/{one}": memory.routed for one, memory in memories.items()}
@@ -126,7 +132,6 @@ class Settler:
                 await self._applier.tell_backend(world, backend, seen, now_s)
             except KubeError as error:
                 trouble.append(error)
-        space.figures = figures(world, wanted, memories, out_of_sync=space.attention.out_of_sync)
         if again_s is not None:
             # What failed waits by itself: all else is settled as it comes.
             asyncio.get_running_loop().call_later(again_s, space.awake.set)

@@ -23,6 +23,7 @@ class Counters:
     def __init__(self) -> None:
         self._walks = 0
         self._walk_s = 0.0
+        self._settles = 0, 0.0
         self._refused: Counter[str] = Counter()
         self._now: tuple[Walker, Feed] | None = None
 
@@ -33,7 +34,7 @@ class Counters:
     def keep(self) -> None:
         """Add what was counted last; nothing goes on."""
         self._walks, self._walk_s, self._refused = self.walks, self.walk_s, self.refused
-        self._now = None
+        self._settles, self._now = self.settles, None
 
     @property
     def walks(self) -> int:
@@ -44,6 +45,12 @@ class Counters:
     def walk_s(self) -> float:
         """Seconds in them."""
         return self._walk_s + (self._now[0].walk_s if self._now else 0.0)
+
+    @property
+    def settles(self) -> tuple[int, float]:
+        """Settles of all namespaces, and seconds in them."""
+        now = self._now[0].settles if self._now else (0, 0.0)
+        return self._settles[0] + now[0], self._settles[1] + now[1]
 
     @property
     def refused(self) -> "Counter[str]":
@@ -73,8 +80,13 @@ class Metrics(Collector):
         )
         yield CounterMetricFamily("weir_operator_walks", "Walks of a namespace", counters.walks)
         yield CounterMetricFamily(
-            "weir_operator_walk_seconds", "Time spent in walks", counters.walk_s
+            "weir_operator_walk_seconds", "Time spent in walks' quick halves", counters.walk_s
         )
+        settles, settle_s = counters.settles
+        yield CounterMetricFamily(
+            "weir_operator_settles", "Walks' slow halves: saved, applied, told", settles
+        )
+        yield CounterMetricFamily("weir_operator_settle_seconds", "Time spent in them", settle_s)
         calls = CounterMetricFamily(
             "weir_operator_api_calls",
             "Requests to the API; code 0 for those that got no answer",

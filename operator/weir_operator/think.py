@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec.structs import replace
 
+from weir_core import reasons
 from weir_core.compile import Compiled, CompiledRoute, compile_world
 from weir_core.errors import Problem
 from weir_core.evidence import Judgement, Key, Merged, Trip
@@ -347,7 +348,7 @@ def _refusals(world: World, memory: RouteMemory, name: str) -> tuple[Problem, ..
             seen=f"that {len(memory.refused_by)} routers refuse it: {memory.refusal}",
             wanted="what every router can obey: change the spec, or bring routers and operator "
             "to one release",
-            reason="RoutersRefuse",
+            reason=reasons.ROUTERS_REFUSE,
             condition="Programmed",
         ),
     )

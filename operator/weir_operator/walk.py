@@ -21,7 +21,7 @@ from weir_operator.admission import admitted
 from weir_operator.apply import Applier
 from weir_operator.cache import Cache
 from weir_operator.feed import Feed
-from weir_operator.figures import FIGURES
+from weir_operator.figures import FIGURES, heard
 from weir_operator.gather import World, calibrations, gather
 from weir_operator.kube import Kube, KubeError
 from weir_operator.leader import Leader
@@ -91,6 +91,11 @@ class Walker:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         known.awake.set()
+
+    @property
+    def settles(self) -> tuple[int, float]:
+        """How often a namespace was settled, well or not, and the seconds in it."""
+        return self._settler.settles, self._settler.settle_s
 
     @property
     def namespaces(self) -> frozenset[str]:
@@ -197,6 +202,7 @@ class Walker:
             self._take(space, world, thought, now_s)
             space.attention.note(world, compiled, thinker.memories[route], thought, now_s)
         self._publisher.publish(name, thinker.memories, compiled.limits)
+        space.figures |= heard(world, thinker.memories, out_of_sync=space.attention.out_of_sync)
         space.latest = world, compiled
         space.unsettled.set()
         if _live(space):

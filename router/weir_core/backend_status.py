@@ -240,7 +240,7 @@ def _kstatus(conditions: Mapping[str, Condition]) -> dict[str, Condition]:
     workload, rolled_back = conditions["WorkloadReady"], conditions["RolledBack"]
     wrong = [conditions[kind] for kind in ("Accepted", "ResolvedRefs")]
     stuck = [one for one in wrong if one[0] == "False"]
-    if workload[0] == "False" and workload[1] in GIVEN_UP:
+    if workload[0] == "False" and workload[1] in reasons.NEEDS_PERSON.union(GIVEN_UP):
         stuck.append(workload)
     if rolled_back[0] == "True":
         stuck.append(rolled_back)

@@ -16,7 +16,7 @@ from weir_core.errors import Problem
 from weir_core.evidence import STABLE, Judgement
 from weir_core.figures import instant
 from weir_core.history import find
-from weir_core.reach import gaps, outage
+from weir_core.reach import gaps, is_loading, outage
 from weir_core.rollout_state import RolloutState, Transition
 from weir_core.snapshot import Objective, RolloutPolicy
 
@@ -291,14 +291,25 @@ def _reconciling(state: RolloutState, observed: Observed, message: str) -> Condi
     if state.live:
         return "True", standstill(state), message
     programmed, reason, told = _programmed(state, observed, message)
-    return ("False", reasons.HEALTHY, message) if programmed == "True" else ("True", reason, told)
+    if programmed != "True":
+        return "True", reason, told
+    loading = outage(state, observed.ejected)
+    if loading:
+        return "True", reasons.NO_HEALTHY_BACKEND, loading
+    return "False", reasons.HEALTHY, message
 
 
 def _stalled(state: RolloutState, observed: Observed, message: str) -> Condition:
-    """kstatus: nothing will move until a person does something."""
+    """kstatus: nothing will move until a person, or what is out, does something."""
     for problem in (_problem(k, state, observed) for k in ("Accepted", "ResolvedRefs")):
         if problem:
             return "True", problem[1], problem[2]
+    for stuck in (p for p in observed.problems if p.condition == "Programmed"):
+        if stuck.reason in reasons.NEEDS_PERSON:
+            return "True", stuck.reason, f"{serving(state)}; {stuck.sentence()}"
+    out = outage(state, observed.ejected)
+    if out and not is_loading(state, observed.ejected):
+        return "True", reasons.NO_HEALTHY_BACKEND, out
     if state.phase == "Degraded" or state.inconclusive or state.lost:
         return "True", standstill(state), message
     return "False", reasons.NO_ALARM, "no person is needed"

@@ -56,6 +56,10 @@ NOT_APPLIED = "NotApplied"
 """An object that Weir must make could not be written for a while."""
 EDIT_DEFERRED = "EditDeferred"
 """An edit in place waits, for it would end a server that answers before another one can begin."""
+ROUTERS_REFUSE = "RoutersRefuse"
+"""Routers do not take the route's newest form; they keep the last good one."""
+SNAPSHOT_TOO_LARGE = "SnapshotTooLarge"
+"""A namespace's routes are more than its routers' ConfigMap holds."""
 NAMESPACE_ENDS = "NamespaceTerminating"
 """The namespace is being deleted: the API server takes nothing new in it, not even Events."""
 SIDECARS_LEFT = "SidecarsLeftBehind"
@@ -125,6 +129,9 @@ SERVING_IN_PART = "ServingInPart"
 """Requests are answered, but some tier or fallback has no healthy backend; also an Event."""
 NO_HEALTHY_BACKEND = "NoHealthyBackend"
 """No backend is left that could answer most of the requests; also an Event."""
+
+NEEDS_PERSON = frozenset((FOREIGN_OBJECT, REFUSED, ROUTERS_REFUSE, SNAPSHOT_TOO_LARGE))
+"""What is wrong with objects that Weir makes, and stays so until somebody does something."""
 
 ADVICE = {
     ROUTERS_OUT_OF_SYNC: "a raise waits until every ready router has acknowledged and reported",

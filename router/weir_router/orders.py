@@ -45,7 +45,10 @@ class Orders:
 
     @property
     def acks(self) -> dict[str, Version]:
-        """The versions that are obeyed; of a route whose canary an earlier start caps, its own."""
+        """The versions that are obeyed; of a route whose canary an earlier start caps, its own.
+
+        But for a route whose stable has changed since: nobody may think that the new one serves.
+        """
         return {key: self._at(key, version) for key, (version, _) in self._held.items()}
 
     @property
@@ -109,7 +112,9 @@ class Orders:
 
     def _at(self, key: str, version: Version) -> Version:
         before = self._before.get(key)
-        return version if before is None else before.version
+        if before is None or before.stable != self._held[key][1].stable.name:
+            return version
+        return before.version
 
     def _refusal(self, key: str, policy: RoutePolicy | None) -> str:
         assert policy is not None

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import pytest
 
 from e2e.cluster import Cluster, ClusterError, wait_for
 from e2e.weir import SYSTEM, Traffic, condition, route, settled, status
@@ -208,6 +209,12 @@ def force(cluster: Cluster, namespace: str, *names: str) -> None:
     cluster.kubectl("delete", "pod", *names, *words)
 
 
+def needs_processes(cluster: Cluster) -> None:
+    """Skip a test that kills processes where they are not this machine's."""
+    if not cluster.own:
+        pytest.skip("only the processes of hack/cluster's own cluster are this machine's")
+
+
 def kill_process(pod: str) -> None:
     """End the processes of a pod's containers at once. Own cluster: they run on this machine."""
     mark, ended = f"HOSTNAME={pod}".encode(), 0
@@ -276,8 +283,18 @@ def weights(cluster: Cluster, namespace: str) -> dict[str, float]:
 
 def gauge(cluster: Cluster, namespace: str, name: str) -> dict[str, float]:
     """Return a metric by router, the last one where a router has several routes."""
+    return _gauge(metrics(cluster, namespace), name)
+
+
+def unweighted(cluster: Cluster, namespace: str, count: int = 2) -> bool:
+    """Return whether so many routers answer, and none of them gives a canary anything."""
+    told = metrics(cluster, namespace)
+    return len(told) == count and not any(_gauge(told, "weir_canary_weight").values())
+
+
+def _gauge(told: dict[str, list[str]], name: str) -> dict[str, float]:
     found = {}
-    for router, rows in metrics(cluster, namespace).items():
+    for router, rows in told.items():
         for row in rows:
             if row.startswith(f"{name}{{"):
                 found[router] = float(row.rpartition(" ")[2])
@@ -298,13 +315,20 @@ def answered(cluster: Cluster, namespace: str) -> dict[str, Counter[str]]:
 
 
 def metrics(cluster: Cluster, namespace: str) -> dict[str, list[str]]:
-    """Return the rows of the metrics of each router that answers."""
+    """Return the rows of the metrics of each router that answers.
+
+    Another cluster than hack/cluster's own is asked through its API server.
+    """
     found = {}
     for pod in pods(cluster, namespace, ROUTERS):
-        address = (pod.get("status") or {}).get("podIP")
-        with contextlib.suppress(httpx2.HTTPError):
-            text = httpx2.get(f"http://{address}:8081/metrics", timeout=5).text
-            found[name_of(pod)] = text.splitlines()
+        name, address = name_of(pod), (pod.get("status") or {}).get("podIP")
+        path = f"/api/v1/namespaces/{namespace}/pods/{name}:8081/proxy/metrics"
+        with contextlib.suppress(httpx2.HTTPError, ClusterError):
+            if cluster.own:
+                text = httpx2.get(f"http://{address}:8081/metrics", timeout=5).text
+            else:
+                text = cluster.kubectl("get", "--raw", path)
+            found[name] = text.splitlines()
     return found
 
 

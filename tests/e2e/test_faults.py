@@ -17,9 +17,11 @@ from e2e.faults import (
     led,
     more,
     name_of,
+    needs_processes,
     only_cut,
     pods,
     promoted,
+    unweighted,
     watched,
     weights,
     without_operator,
@@ -34,6 +36,7 @@ def told(what: str) -> None:
 
 
 def test_an_operator_that_is_killed_goes_on_where_it_was(weir: Cluster, namespace: str) -> None:
+    needs_processes(weir)
     serve(weir, namespace)
     with (
         weir.url("weir-router", 80, namespace=namespace) as url,
@@ -73,12 +76,12 @@ def test_a_bad_canary_is_stopped_without_the_operator(weir: Cluster, namespace: 
             began_s = time.monotonic()
             with weir.timed("bad canary at 0 % by routers alone"):
                 both = set(weights(weir, namespace))
-                wait_for(lambda: not any(weights(weir, namespace).values()), 120, "weight 0")
+                wait_for(lambda: unweighted(weir, namespace), 120, "weight 0")
             stopped_s = time.monotonic()
             bad = load.arms["canary"]
             windows = [(time.monotonic(), time.monotonic() + 10)]
             born = _reborn_router(weir, namespace, both)
-            wait_for(lambda: not any(weights(weir, namespace).values()), 120, "weight 0 again")
+            wait_for(lambda: unweighted(weir, namespace), 120, "weight 0 again")
             again_s = time.monotonic()
             time.sleep(5)
             assert {answer.arm for answer in load.since(again_s + 0.5)} == {"stable"}
@@ -88,7 +91,7 @@ def test_a_bad_canary_is_stopped_without_the_operator(weir: Cluster, namespace: 
             watch.until("RolledBack", lambda now: now.rolled_back, 60)
     why = status(weir, "mroute", ROUTE, namespace)["lastRollback"]
     assert why["decidedBy"].startswith("router/"), why
-    assert not any(weights(weir, namespace).values())
+    assert unweighted(weir, namespace)
 
 
 def _reborn_router(weir: Cluster, namespace: str, both: set[str]) -> str:
@@ -101,6 +104,7 @@ def _reborn_router(weir: Cluster, namespace: str, both: set[str]) -> str:
 
 
 def test_a_killed_router_loses_only_what_it_had_in_flight(weir: Cluster, namespace: str) -> None:
+    needs_processes(weir)
     serve(weir, namespace)
     windows = []
     with (

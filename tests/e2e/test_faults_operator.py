@@ -24,6 +24,7 @@ from e2e.faults import (
     order,
     promoted,
     scale,
+    unweighted,
     watched,
     weights,
     without_operator,
@@ -181,6 +182,7 @@ def _still_out(weir: Cluster, namespace: str, out: tuple[str, str], what: str) -
         assert (now.stable, now.weight) == (stable, 0), now
         assert not any(weights(weir, namespace).values())
         time.sleep(0.5)
+    wait_for(lambda: unweighted(weir, namespace), 90, "two routers without a canary")
     assert now.rolled_back, status(weir, "mroute", ROUTE, namespace)
     outcomes = _outcomes(weir, namespace)
     assert outcomes == {stable: "Stable", bad: "RolledBack"}

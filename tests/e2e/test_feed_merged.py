@@ -8,7 +8,17 @@ from collections.abc import Iterator
 import pytest
 
 from e2e.cluster import Cluster, wait_for
-from e2e.faults import ROUTE, ROUTERS, Watch, all_ready, answered, assigned, gauge, weights
+from e2e.faults import (
+    ROUTE,
+    ROUTERS,
+    Watch,
+    all_ready,
+    answered,
+    assigned,
+    gauge,
+    unweighted,
+    weights,
+)
 from e2e.weir import VALUES, Thing, backend, install, route, serve, status, traffic
 
 COUNT = 3
@@ -78,7 +88,7 @@ def test_a_bad_canary_leaves_three_routers_at_once(weir: Cluster, three: str) ->
     ):
         with weir.timed("first request of a bad canary until RolledBack is told"):
             out = watch.until("RolledBack", lambda now: now.rolled_back, 120)
-        wait_for(lambda: not any(weights(weir, three).values()), 30, "weight 0 everywhere")
+        wait_for(lambda: unweighted(weir, three, COUNT), 30, "weight 0 everywhere")
     assert load.failures == []
     since = gauge(weir, three, "weir_canary_weight_since_timestamp_seconds")
     assert len(since) == COUNT

@@ -1,39 +1,48 @@
 """The main job on a real cluster: apply, answer, promote what is good, roll back what is not."""
 
+import itertools
 import json
 
 import openai
 
 from e2e.cluster import Cluster, wait_for
-from e2e.weir import backend, condition, route, serve, settled, status, traffic
+from e2e.weir import Thing, backend, condition, route, serve, settled, status, traffic
 from weir_lab import questions
 
 
 def test_a_route_is_served_and_every_change_is_decided(weir: Cluster, namespace: str) -> None:
     serve(weir, namespace)
     with weir.url("weir-router", 80, namespace=namespace) as url:
-        _answers(url)
+        first = status(weir, "mroute", "assistant", namespace)["stable"]["revision"]
+        _answers(url, first)
         with traffic(url) as load:
-            first = status(weir, "mroute", "assistant", namespace)["stable"]["revision"]
             _good_change_is_promoted(weir, namespace, first)
             _bad_threshold_is_rolled_back(weir, namespace)
             _bad_model_is_rolled_back(weir, namespace)
+            _right_edit_of_a_backend_is_promoted(weir, namespace)
         assert load.failures == []
         assert load.answers > 500
         assert load.arms.get("canary", 0) > 50
 
 
-def _answers(url: str) -> None:
-    question = next(iter(questions.load()))
+def _answers(url: str, revision: str) -> None:
+    """Ask until each tier has answered: the small one at once, the large one after it."""
+    seen: dict[str, tuple[str, str]] = {}
     with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=5) as client:
         assert [model.id for model in client.models.list()] == ["assistant"]
-        raw = client.chat.completions.with_raw_response.create(
-            **question.body("assistant", max_tokens=64, temperature=0),
-            response_format={"type": "json_object"},
-        )
-    assert raw.headers["x-weir-tier"] in ("small", "large")
-    assert raw.headers["x-weir-arm"] == "stable"
-    assert set(json.loads(raw.parse().choices[0].message.content or "")) == {"intent"}
+        for question in itertools.islice(questions.load(), 60):
+            raw = client.chat.completions.with_raw_response.create(
+                **question.body("assistant", max_tokens=64, temperature=0),
+                response_format={"type": "json_object"},
+            )
+            assert raw.headers["x-weir-arm"] == "stable"
+            assert raw.headers["x-weir-revision"] == revision
+            assert float(raw.headers["x-weir-cost"]) > 0
+            assert set(json.loads(raw.parse().choices[0].message.content or "")) == {"intent"}
+            why = raw.headers["x-weir-reason"], raw.headers["x-weir-attempts"]
+            seen[raw.headers["x-weir-tier"]] = why
+    assert seen["small"] == ("first-tier", "1")
+    assert seen["large"] == ("escalated:sure", "2")
 
 
 def _good_change_is_promoted(weir: Cluster, namespace: str, first: str) -> None:
@@ -62,6 +71,7 @@ def _bad_threshold_is_rolled_back(weir: Cluster, namespace: str) -> None:
     told_why = [e["message"] for e in events if e["reason"] == "RolledBack"]
     assert told_why, [e["reason"] for e in events]
     assert any("on quality" in why and "E " in why for why in told_why)
+    _is_told_by_kubectl(weir, namespace, told)
 
 
 def _bad_model_is_rolled_back(weir: Cluster, namespace: str) -> None:
@@ -79,8 +89,33 @@ def _bad_model_is_rolled_back(weir: Cluster, namespace: str) -> None:
     assert condition(backend_told, "Promoted")["status"] == "False"
 
 
-def _rolled_back(weir: Cluster, namespace: str) -> dict[str, object]:
-    def look() -> dict[str, object] | None:
+def _is_told_by_kubectl(weir: Cluster, namespace: str, told: Thing) -> None:
+    """The numbers stand where people look first: columns of the history, `kubectl describe`."""
+    reached = told["lastRollback"]["eValue"]
+    rows = weir.kubectl("get", "mrev", "-o", "wide", "-n", namespace).splitlines()
+    (row,) = [row for row in rows if row.startswith(told["canary"]["revision"])]
+    assert {"RolledBack", "quality", reached} <= set(row.split()), row
+    described = weir.kubectl("describe", "modelroute", "assistant", "-n", namespace)
+    assert "Harm on quality (canary " in described
+    assert f", E {reached} of " in described
+
+
+def _right_edit_of_a_backend_is_promoted(weir: Cluster, namespace: str) -> None:
+    servers = ("deployments", "-n", namespace, "-l", "inference.weir.dev/backend=small")
+    before = {one["metadata"]["name"] for one in weir.get(*servers)["items"]}
+    with weir.timed("right backend edit promoted"):
+        weir.apply(backend("small", "small", length=255), namespace=namespace)
+        weir.wait("modelbackend/small", "Promoted", namespace=namespace, limit_s=240)
+
+    def alone() -> bool:
+        left = {one["metadata"]["name"] for one in weir.get(*servers)["items"]}
+        return len(left) == 1 and not left & before
+
+    wait_for(alone, 120, "the new model server alone")
+
+
+def _rolled_back(weir: Cluster, namespace: str) -> Thing:
+    def look() -> Thing | None:
         told = status(weir, "mroute", "assistant", namespace)
         return told if condition(told, "RolledBack").get("status") == "True" else None
 

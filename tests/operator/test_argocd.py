@@ -8,9 +8,13 @@ import pytest
 from msgspec.structs import replace
 
 from support.rollouts import Course, baking, rolled_back, started
+from support.routes import behaviour
 from weir_core.backend_status import BackendSeen, IdentitySeen, backend_status
 from weir_core.errors import Problem
+from weir_core.reach import NOT_READY, backends_of
+from weir_core.reasons import FOREIGN_OBJECT, NO_ROUTERS, NOT_APPLIED
 from weir_core.revision_spec import record_status
+from weir_core.snapshot import Revision
 from weir_core.status import Observed, route_status
 
 SCRIPT = Path(__file__).parents[2] / "hack" / "argocd" / "health.lua"
@@ -50,6 +54,13 @@ def healthy():
     return course
 
 
+def answered():
+    """Return a route of two tiers that serves."""
+    course = Course()
+    course.tell(target=Revision(name="a-1", behaviour=behaviour(), content="a"))
+    return course
+
+
 def paused():
     course = started()
     course.order("pause")
@@ -57,8 +68,17 @@ def paused():
     return course
 
 
-def problem(condition):
-    return Problem(object="o", field="f", seen="s", wanted="w", reason="R", condition=condition)
+def problem(condition, reason="R"):
+    return Problem(object="o", field="f", seen="s", wanted="w", reason=reason, condition=condition)
+
+
+def foreign(condition):
+    return problem(condition, FOREIGN_OBJECT)
+
+
+def out(why):
+    """Return every backend of `answered` as out, for one reason."""
+    return {one.identity: why for _, one in backends_of(behaviour())}
 
 
 ROUTES = {
@@ -69,6 +89,16 @@ ROUTES = {
     "the change was rolled back": (route(rolled_back()), "Degraded"),
     "the spec is wrong": (route(healthy(), problems=(problem("Accepted"),)), "Degraded"),
     "a backend is missing": (route(healthy(), problems=(problem("ResolvedRefs"),)), "Degraded"),
+    "every backend is out": (route(answered(), ejected=out("Connect")), "Degraded"),
+    "the models load": (route(answered(), ejected=out(NOT_READY)), "Progressing"),
+    "somebody else's object is in the way": (
+        route(healthy(), problems=(problem("Programmed", NO_ROUTERS), foreign("Programmed"))),
+        "Degraded",
+    ),
+    "an object fails for a while": (
+        route(healthy(), problems=(problem("Programmed", NOT_APPLIED),)),
+        "Progressing",
+    ),
     "a router does not obey yet": (route(healthy(), routers_in_sync=1), "Progressing"),
     "no router is ready": (route(healthy(), routers=0, routers_in_sync=0), "Progressing"),
     "the spec was not seen yet": (route(healthy(), generation=0), "Progressing"),
@@ -105,6 +135,10 @@ BACKENDS = {
     ),
     "it found no room": (
         backend(identities=(identity(wanted=1, reason="NoCapacity", message="no room"),)),
+        "Degraded",
+    ),
+    "somebody else's object is in the way": (
+        backend(identities=(identity(wanted=1),), problems=(foreign("WorkloadReady"),)),
         "Degraded",
     ),
     "an edit waits for its server to end": (

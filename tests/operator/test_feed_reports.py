@@ -195,3 +195,22 @@ def test_that_a_router_obeys_a_later_term_is_told_of() -> None:
                 assert operator.terms == [9]
 
     run(scene())
+
+
+def test_a_sidecar_that_tells_of_a_later_term_is_not_heeded() -> None:
+    """Whoever may run one could end every lead."""
+
+    async def scene() -> None:
+        async with operating(term=7) as operator:
+            operator.publish(ONE)
+            operator.api.users.add(("system:serviceaccount:llm:app", "llm"))
+            app = operator.api.router("app-1", label="sidecar", account="app")
+            async with line(operator, app) as router:
+                await router.tell(acks={"llm/assistant": (9, 3)})
+                await router.call.write(b"nonsense")  # Read in order.
+                await until(lambda: operator.feed.refused.get("unreadable"))
+                assert operator.seen().sidecar
+
+                assert operator.terms == []
+
+    run(scene())

@@ -7,7 +7,7 @@ import pytest
 
 from support.walking import Api
 from weir_operator.kube import KubeError
-from weir_operator.leader import AHEAD, Leader, Pace
+from weir_operator.leader import AHEAD, EPOCH_S, Leader, Pace
 
 QUICK = Pace(duration=15, renew=0.01, answer=0.05, fresh=10.0)
 LEASE = ("Lease", "weir", "weir-operator")
@@ -244,6 +244,27 @@ def test_a_term_that_none_can_have_had_ends_no_lead() -> None:
         keeping = asyncio.create_task(one.keep())
         one.surpass(one.term + AHEAD + 1)
         one.surpass(1 << 60)
+        await asyncio.sleep(0.1)
+        assert not keeping.done()
+        assert one.leads
+        keeping.cancel()
+
+    asyncio.run(scene())
+
+
+def test_who_forges_terms_as_time_goes_on_ends_one_lead() -> None:
+    async def scene() -> None:
+        wall = [NOW_S]
+        one = leader(Api(), wall=lambda: wall[0])
+        await one.acquire()
+        keeping = asyncio.create_task(one.keep())
+        one.surpass(one.term + AHEAD)
+        await ended(keeping)
+        await one.acquire()
+        keeping = asyncio.create_task(one.keep())
+        for _ in range(5):
+            wall[0] += 60
+            one.surpass(int(wall[0]) - EPOCH_S + AHEAD)
         await asyncio.sleep(0.1)
         assert not keeping.done()
         assert one.leads

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -121,6 +122,8 @@ def test_a_lead_that_was_lost_is_taken_again_in_a_term_of_its_own(
             while 'weir_operator_routes{namespace="default"} 2.0' not in shown:
                 shown = await page(ports.metrics_port)
             assert shown.count("# TYPE weir_operator_walks_total") == 1
+            assert float(re.search(r"(?m)^weir_operator_settles_total (\S+)", shown)[1]) >= 1
+            assert float(re.search(r"(?m)^weir_operator_settle_seconds_total (\S+)", shown)[1]) > 0
             assert 'code="200",kind="Lease",verb="PUT"' in shown
         assert holder(server) == ""
 

@@ -1,40 +1,10 @@
 """What a walk finds out by itself: what loads, what was deleted, what came later."""
 
 import asyncio
-import copy
 
 from support.objects import CALIBRATION, calibration, route
+from support.servers import loaded, servers, vllm
 from support.walking import SPACE, operators, routed, until
-
-
-def vllm(revision="main"):
-    """Return a backend that the operator runs."""
-    return {
-        "apiVersion": "inference.weir.dev/v1alpha1",
-        "kind": "ModelBackend",
-        "metadata": {"name": "small", "namespace": SPACE, "uid": "backend-small"},
-        "spec": {
-            "model": {"uri": "hf://a/small", "revision": revision, "servedName": "small"},
-            "capabilities": ["Chat", "Logprobs"],
-            "vllm": {"image": "vllm:1"},
-        },
-    }
-
-
-def loaded(ring):
-    """Have every model server ready."""
-    for obj in ring.api.of("Deployment"):
-        replicas = obj["spec"].get("replicas", 1)
-        if obj["metadata"]["name"] != "weir-router":
-            ring.api.write({**copy.deepcopy(obj), "status": {"readyReplicas": replicas}})
-
-
-def servers(ring, kind="ModelRevision"):
-    return {
-        obj["metadata"]["name"]: obj
-        for obj in ring.api.of(kind)
-        if obj["metadata"]["name"].startswith("small-")
-    }
 
 
 async def loading():

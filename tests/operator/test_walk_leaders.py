@@ -2,10 +2,9 @@
 
 import asyncio
 import copy
-import time
 
 from support.objects import backend
-from support.walking import SPACE, operators, routed, trip_of, until
+from support.walking import SPACE, operators, order, routed, trip_of, until
 
 OUTCOME, ATTEMPT = "inference.weir.dev/outcome", "inference.weir.dev/attempt"
 
@@ -16,12 +15,6 @@ def revision(ring, name):
 
 def outcome(ring, name):
     return revision(ring, name)["metadata"]["labels"][OUTCOME]
-
-
-def order(ring, verb, name):
-    obj = ring.api.objects["ModelRoute", SPACE, "assistant"]
-    text = {"inference.weir.dev/command": f"{verb}@{name}#{time.time():.3f}"}
-    ring.api.write({**obj, "metadata": {**obj["metadata"], "annotations": text}})
 
 
 def hang(ring, verb, name):

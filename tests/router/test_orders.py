@@ -230,3 +230,11 @@ def test_what_an_earlier_start_obeyed_of_a_route_that_is_gone_is_forgotten() -> 
     assert held.obeyed.keys() == {KEY}
     held.push(push({KEY: Routed(version=(1, 7))}))
     assert held.obeyed == {}
+
+
+def test_under_an_old_mount_nobody_hears_that_a_later_stable_serves() -> None:
+    promoted = policy(stable=rolling().canary)
+    held = again(promoted)
+    assert mounted(held, 4, rolling()) == 5_000
+    assert held.policies[0].stable != promoted.stable
+    assert held.acks == {KEY: (1, 4)}

@@ -349,6 +349,13 @@ def routed(deadline: str, *, steps: Any = None, name: str = "assistant", **rollo
     return made
 
 
+def order(ring: Operators, verb: str, revision: str) -> None:
+    """Give a command by the route's annotation, now."""
+    obj = ring.api.objects["ModelRoute", SPACE, "assistant"]
+    text = {"inference.weir.dev/command": f"{verb}@{revision}#{time.time():.3f}"}
+    ring.api.write({**obj, "metadata": {**obj["metadata"], "annotations": text}})
+
+
 async def until(test: Callable[[], Any], within_s: float = 10.0) -> Any:
     """Wait until something is so. Raises AssertionError when it does not come."""
     end_s = time.monotonic() + within_s
