@@ -29,16 +29,22 @@ class Kind:
 
     def up(self) -> None:
         """Create it if it is not there. Raises ClusterError."""
-        if self.is_up():
-            return
         self._kubeconfig.parent.mkdir(parents=True, exist_ok=True)
+        if self.is_up():
+            # Another folder, or its user, may have made it: this one's kubeconfig must be of it.
+            self._kind("export", "kubeconfig")
+            return
         self._kind("create", "cluster", "--config", str(HERE / "kind.yaml"), "--wait", "300s")
 
     def down(self) -> None:
         self._kind("delete", "cluster")
 
     def is_up(self) -> bool:
-        listed = subprocess.run(["kind", "get", "clusters"], capture_output=True, text=True)
+        """Tell whether kind lists it. Raises ClusterError."""
+        command = ["kind", "get", "clusters"]
+        listed = subprocess.run(command, capture_output=True, text=True, check=False)
+        if listed.returncode != 0:
+            raise ClusterError(f"`{' '.join(command)}` failed: {listed.stderr.strip()}")
         return NAME in listed.stdout.split()
 
     def environment(self) -> dict[str, str]:

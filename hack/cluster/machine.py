@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ _PROGRAMS = {
     "unshare": "util-linux",
 }
 """Programs, by the Debian package that has them."""
+_SOCKET_BYTES = 107
+"""Of a socket's path, at most: sockaddr_un has room for 108 with the zero."""
 _REFUSE_SERVICES = Path("/usr/sbin/policy-rc.d")
 
 
@@ -38,10 +41,15 @@ class Machine:
 
 
 def docker_answers() -> bool:
-    """Tell whether a Docker daemon is to be had."""
+    """Tell whether a Docker daemon is to be had; one that hangs is not, and that is told."""
     if shutil.which("docker") is None:
         return False
-    result = subprocess.run(["docker", "info"], capture_output=True, timeout=30, check=False)
+    try:
+        result = subprocess.run(["docker", "info"], capture_output=True, timeout=30, check=False)
+    except subprocess.TimeoutExpired:
+        told = "the Docker daemon did not answer within 30 s; the cluster is made without it"
+        print(f"weir-cluster: {told}", file=sys.stderr)
+        return False
     return result.returncode == 0
 
 
@@ -79,6 +87,10 @@ def _problems(places: Places) -> list[str]:
         if any(folder.is_relative_to(hidden) for hidden in HIDDEN):
             names = ", ".join(str(hidden) for hidden in HIDDEN)
             problems.append(f"a folder outside {names}: saw {folder}")
+    longest = len(os.fsencode(f"{places.socket}.ttrpc"))
+    if longest > _SOCKET_BYTES:
+        told = f"a shorter path than {places.work} (WEIR_CLUSTER_DIR)"
+        problems.append(f"{told}: saw {longest} bytes of a socket's, wanted {_SOCKET_BYTES}")
     return problems
 
 

@@ -9,13 +9,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
-from e2e.cluster import CANNOT, PROGRAM, ROOT, Cluster
-from e2e.weir import install
+from e2e.cluster import CANNOT, PROGRAM, ROOT, Cluster, ClusterError
+from e2e.weir import SYSTEM, install
 
 _HERE = Path(__file__).resolve().parent
 _CLUSTER = pytest.StashKey[Cluster]()
@@ -23,6 +23,16 @@ _BEGAN = time.monotonic()
 _FIRST = ("test_crds", "test_ring", "test_faults", "test_faults_operator", "test_chart")
 """What is run first, should the time not suffice for all; without time for these a run fails."""
 _CUT = pytest.StashKey[list[str]]()
+_FAILED = pytest.StashKey[bool]()
+_TOLD = (
+    ("describe", "mroute,mbackend", "-n", "{namespace}"),
+    ("get", "mrev,pods", "-o", "wide", "-n", "{namespace}"),
+    ("get", "events", "--sort-by=.lastTimestamp", "-n", "{namespace}"),
+    ("get", "mroute,mbackend", "-o", "yaml", "-n", "{namespace}"),
+    ("logs", "deployment/weir-operator", "--tail=300", "-n", SYSTEM),
+    ("logs", "deployment/weir-router", "--tail=100", "-n", "{namespace}"),
+)
+"""What a failed test's reader wants to know, while its namespace is there."""
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -45,6 +55,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if item.path.stem in _FIRST:
             item.config.stash.setdefault(_CUT, []).append(item.nodeid)
         pytest.skip(f"not run: the {budget_s:.0f} s of WEIR_E2E_SECONDS are over")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let fixtures know of a failure while they still have what it was of."""
+    report = yield
+    item.stash[_FAILED] = item.stash.get(_FAILED, False) or report.failed
+    return report
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
@@ -112,11 +132,18 @@ _numbers = itertools.count(1)
 
 
 @pytest.fixture
-def namespace(cluster: Cluster) -> Iterator[str]:
-    """A namespace of the test's own, gone some time after it."""
+def namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A namespace of the test's own, gone some time after it; a failed test's is told first."""
     name = f"test-{os.getpid()}-{next(_numbers)}"
     cluster.kubectl("create", "namespace", name)
     yield name
+    if request.node.stash.get(_FAILED, False):
+        for words in _TOLD:
+            try:
+                said = cluster.kubectl(*(word.format(namespace=name) for word in words))
+            except (ClusterError, subprocess.TimeoutExpired) as error:
+                said = str(error)
+            print(f"--- kubectl {shlex.join(words)}", said, sep="\n")
     cluster.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
 
 

@@ -95,10 +95,37 @@ def test_default_values_are_taken():
         ({"resources": {"request": {}}}, "'request' was unexpected"),
         ({"sidecar": {"enabled": "yes"}}, '"yes" is not of type "boolean"'),
         ({"router": {"env": {"A": 1}}}, '1 is not of type "string"'),
+        ({"router": {"env": {"WEIR_FEED": "a:1"}}}, '"WEIR_FEED" is not valid'),
+        ({"router": {"overrides": {"a": {"env": {"A=": ""}}}}}, '"A=" does not match'),
+        ({"router": {"podLabels": {"a": "of two words"}}}, '"of two words" does not match'),
+        ({"podAnnotations": {"of two": ""}}, '"of two" does not match'),
+        ({"runAsUser": 0}, "0 is less than the minimum of 1"),
+        ({"podTemplate": {"runAsGroup": -1}}, "-1 is less than the minimum of 0"),
+        ({"resources": {"limits": {"memory": "lots"}}}, '"lots" does not match'),
+        ({"resources": {"requests": {"cpu": "-5"}}}, '"-5" does not match'),
+        ({"resources": {"requests": {"cpu": -5}}}, "-5 is less than the minimum of 0"),
+        ({"priorityClassName": "Bad_Name"}, "is not valid"),
+        ({"imagePullSecrets": [{"name": "A"}]}, '"A" does not match'),
+        ({"image": {"repository": "weir:1.0"}}, '"weir:1.0" does not match'),
+        ({"image": {"repository": "weir", "tag": "of two"}}, '"of two" does not match'),
     ],
 )
 def test_wrong_values_are_refused(values, told):
     assert told in refusal(values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"runAsUser": None, "priorityClassName": "", "podAnnotations": {"a.b/c": "any text!"}},
+        {"resources": {"requests": {"cpu": 1.5, "memory": "1.5Gi"}, "limits": {"a/gpu": "1e3"}}},
+        {"image": {"repository": "localhost:5000/a/b-c.d", "tag": "1@sha256:" + "0" * 64}},
+        {"router": {"env": {"WEIR_LOG_LEVEL": "debug", "my.name": ""}, "podLabels": {"a": ""}}},
+        {"podTemplate": {"runAsGroup": 0}},
+    ],
+)
+def test_values_of_every_form_that_kubernetes_has_are_taken(values):
+    assert refusal(values) == ""
 
 
 def places(values, schema, path=""):
