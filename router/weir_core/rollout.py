@@ -271,19 +271,21 @@ def evidence_key(state: RolloutState, *, route_uid: str, objectives: str) -> Key
 def weight_order(old: RolloutState, new: RolloutState) -> Literal["raise", "lower", "same"]:
     """Tell which comes first: a raise is persisted, then published; a lowering the other way.
 
-    A raise is any revision but the old stable one getting more of the traffic.
+    A raise is any revision but the old stable one getting more of the traffic; a canary that is
+    tried again, in another attempt, had none of it yet.
     """
     before, after = _exposure(old), _exposure(new)
-    grown = {name for name, share in after.items() if share > before.get(name, 0)}
+    grown = {name for (name, of), share in after.items() if share > before.get((name, of), 0)}
     if grown - {old.stable}:
         return "raise"
     return "lower" if before != after else "same"
 
 
-def _exposure(state: RolloutState) -> dict[str, int]:
+def _exposure(state: RolloutState) -> dict[tuple[str, int], int]:
+    """Return the shares by revision and attempt, that of what is stable being 0."""
     weight_bp = state.weight_bp if state.live else 0
-    shares = {state.stable: FULL_BP - weight_bp, state.canary: weight_bp}
-    return {name: share for name, share in shares.items() if name and share}
+    shares = {(state.stable, 0): FULL_BP - weight_bp, (state.canary, state.attempt): weight_bp}
+    return {about: share for about, share in shares.items() if about[0] and share}
 
 
 def policy_for(

@@ -1,6 +1,7 @@
 """Attempts: how they begin, go up their steps, and end in a promotion."""
 
 import pytest
+from msgspec.structs import replace
 
 from support.rollouts import (
     PROVE,
@@ -300,6 +301,7 @@ def _states() -> dict[str, RolloutState]:
     states = {"healthy": course.state}
     course.tell(target=B)
     states["at 5%"] = course.state
+    states["at 5% again"] = replace(course.state, attempt=course.state.attempt + 1)
     course.tell(judgement=judged(canary=200))
     states["at 25%"] = course.state
     states["rolled back"] = rolled_back().state
@@ -315,6 +317,7 @@ def _states() -> dict[str, RolloutState]:
     [
         ("healthy", "at 5%", "raise"),
         ("at 5%", "at 25%", "raise"),
+        ("at 5%", "at 5% again", "raise"),
         ("bake", "promoted", "raise"),
         ("at 25%", "rolled back", "lower"),
         ("bake", "rolled back", "lower"),
