@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from weir_cli.sources import is_cluster, refuse_unused
 from weir_core.compile import compile_world
 from weir_core.errors import Problem
 from weir_core.manifests import Written, objects, parse
-from weir_core.resources import Resource
+from weir_core.resources import ModelBackend, Resource
 from weir_router.folder import Folder
 
 
@@ -85,13 +85,25 @@ def validated(
         for name, why in unreadable.items()
     )
     own = (one for one in compiled.problems if one.object in parsed.sources)
-    problems = (*broken, *parsed.problems, *map(parsed.placed, own))
+    pods = _of_pods(parsed.resources) if cluster else ()
+    problems = (*broken, *parsed.problems, *map(parsed.placed, (*own, *pods)))
     return Validated(
         files=len(texts) + len(unreadable),
         objects=len(parsed.sources),
         others=parsed.others,
         problems=tuple(sorted(problems, key=_place)),
     )
+
+
+def _of_pods(resources: Iterable[Resource]) -> Iterator[Problem]:
+    """Find what no operator makes pods of, whatever its chart allows."""
+    from weir_operator.overlay import PERMISSIONS
+    from weir_operator.workloads import WorkloadSettings, workload_problems
+
+    settings = WorkloadSettings(allow=PERMISSIONS)
+    for one in resources:
+        if isinstance(one, ModelBackend):
+            yield from workload_problems(one, settings)
 
 
 def _asked(

@@ -19,14 +19,15 @@ from weir_core.defaults import DEFAULTS
 from weir_core.errors import Problem
 from weir_core.history import find
 from weir_core.identity import PORT
-from weir_core.reach import NOT_READY
+from weir_core.reach import LOADING, NOT_READY
 from weir_core.resources import ModelBackend, ModelRoute
 from weir_core.rollout import RolloutState, Transition
 from weir_core.snapshot import FULL_BP, Backend, Revision
 from weir_operator.gather import World
+from weir_operator.in_place import has_started
 from weir_operator.memory import NEVER, RouteMemory
 from weir_operator.revisions import StoredBackend, stored_backend
-from weir_operator.trouble import loading, trouble
+from weir_operator.trouble import UNSCHEDULABLE, loading, trouble
 
 Obj = dict[str, Any]
 
@@ -100,13 +101,24 @@ def capacity_of(world: World, state: RolloutState, target: Revision | None) -> C
 
 
 def unready(world: World, state: RolloutState) -> dict[str, str]:
-    """Return the model servers of Weir's that requests may meet and that have no ready pod."""
+    """Return the model servers of Weir's that requests may meet and that have no ready pod.
+
+    Why is what their pods suffer from; one that waits for a node begins by itself.
+    """
     return {
-        backend.identity: NOT_READY
+        backend.identity: _silence(world, backend.identity)
         for revision in live_revisions(state)
         for backend in called(revision)
         if ours(backend, world.namespace) and not replicas(world, backend.identity)[0]
     }
+
+
+def _silence(world: World, identity: str) -> str:
+    reason, _ = trouble(world, identity)
+    if reason not in ("", UNSCHEDULABLE):
+        return reason
+    answered = any(has_started(pod) for pod in world.served.get(identity, ()))
+    return NOT_READY if answered else LOADING
 
 
 def replicas(world: World, identity: str) -> tuple[int, int]:

@@ -87,12 +87,13 @@ def answers(deployment: Mapping[str, Any] | None, pods: Iterable[Mapping[str, An
     One that is busy or hangs may be not ready for a moment; its weights are loaded all the same.
     """
     ready = ((deployment or {}).get("status") or {}).get("readyReplicas")
-    containers = (
-        one for pod in pods for one in (pod.get("status") or {}).get("containerStatuses") or ()
-    )
-    return bool(ready) or any(
-        one.get("started") for one in containers if one.get("name") == CONTAINER
-    )
+    return bool(ready) or any(map(has_started, pods))
+
+
+def has_started(pod: Mapping[str, Any]) -> bool:
+    """Return whether a pod's model server runs and has answered its startup probe."""
+    containers = (pod.get("status") or {}).get("containerStatuses") or ()
+    return any(one.get("started") for one in containers if one.get("name") == CONTAINER)
 
 
 def _last_rendered(live: Mapping[str, Any] | None) -> Rendering | None:

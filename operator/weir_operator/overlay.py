@@ -6,8 +6,9 @@ field; the chart may allow a kind of it. What Weir's own Service, probes and ide
 refused always.
 """
 
+import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -18,6 +19,7 @@ CONTAINER = "vllm"
 """The container that Weir makes; an overlay's container of that name is laid over it."""
 
 Permission = Literal["HostNamespaces", "HostPath", "Privileged", "Secrets", "ServiceAccount"]
+PERMISSIONS: tuple[Permission, ...] = get_args(Permission)
 
 _UNITED = frozenset({"tolerations"})
 """Lists without keys that an overlay adds to instead of replacing."""
@@ -53,6 +55,9 @@ _VOLUMES = frozenset(
     }
 )
 """What volumes may be of; every other kind reaches beyond the namespace."""
+
+_QUANTITY = re.compile(r"\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?")
+"""What Kubernetes takes as an amount, 0 or more: the API server's own refusal names no field."""
 
 _OWNED_CONTAINER = {
     "image": "spec.vllm.image says it",
@@ -200,6 +205,8 @@ def _volume(raw: Mapping[str, Any], path: str, secrets: frozenset[str]) -> Itera
             yield _refused(f"{path}.csi", raw[name], "Secrets")
         elif name not in _VOLUMES:
             yield _refused(f"{path}.{name}", raw[name], "HostPath")
+    if (size := _child(raw, "emptyDir").get("sizeLimit")) is not None:
+        yield from _amount(size, f"{path}.emptyDir.sizeLimit")
     secret = _child(raw, "secret")
     if secret and secret.get("secretName") not in secrets:
         yield _refused(f"{path}.secret", secret.get("secretName"), "Secrets")
@@ -215,6 +222,9 @@ def _volume(raw: Mapping[str, Any], path: str, secrets: frozenset[str]) -> Itera
 
 def _container(raw: Mapping[str, Any], path: str, secrets: frozenset[str]) -> Iterator[_Found]:
     yield from _security(_child(raw, "securityContext"), f"{path}.securityContext")
+    for kind in ("requests", "limits"):
+        for resource, amount in _child(_child(raw, "resources"), kind).items():
+            yield from _amount(amount, f"{path}.resources.{kind}.{resource}")
     for place, port in enumerate(_items(raw, "ports")):
         if port.get("hostPort"):
             field = f"{path}.ports[{place}].hostPort"
@@ -227,6 +237,11 @@ def _container(raw: Mapping[str, Any], path: str, secrets: frozenset[str]) -> It
         name = _child(_child(variable, "valueFrom"), "secretKeyRef").get("name")
         if name and name not in secrets:
             yield _refused(f"{path}.env[{place}].valueFrom.secretKeyRef", name, "Secrets")
+
+
+def _amount(value: Any, field: str) -> Iterator[_Found]:
+    if value is not None and not _QUANTITY.fullmatch(str(value)):
+        yield _Found(field, _kind(value), "an amount such as 500m, 2 or 1.5Gi")
 
 
 def _own_container(raw: Mapping[str, Any], path: str) -> Iterator[_Found]:

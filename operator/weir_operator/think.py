@@ -17,6 +17,7 @@ from weir_core.errors import Problem
 from weir_core.evidence import Judgement, Key, Merged, Trip
 from weir_core.merging import fits, merge, retire
 from weir_core.policies import monitoring_of, rollout_of
+from weir_core.reach import NOT_READY
 from weir_core.resources import title_of_object
 from weir_core.rollout import (
     Inputs,
@@ -155,7 +156,7 @@ class Thinker:
             judgement=judgement,
             problems=(*_problems(world, compiled, name), *_refusals(world, memory, name)),
             objectives=told.monitoring.objectives,
-            ejected={**unready(world, done.state), **_ejected(world)},
+            ejected=_out(world, done.state),
             capacity_message=capacity.message,
             clock_off_s=inputs.clock_off_s,
         )
@@ -307,6 +308,13 @@ def _in_sync(world: World, memory: RouteMemory, key: str) -> int:
         acked = router.report.acks.get(key)
         obeying += acked is not None and tuple(acked) == memory.version != NEVER
     return obeying
+
+
+def _out(world: World, state: RolloutState) -> dict[str, str]:
+    """Return why nobody is answered, by identity; pods tell more than what routers meet there."""
+    met = _ejected(world)
+    lacked = unready(world, state).items()
+    return met | {one: why for one, why in lacked if why != NOT_READY or one not in met}
 
 
 def _ejected(world: World) -> dict[str, str]:

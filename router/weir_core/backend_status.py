@@ -24,6 +24,9 @@ QUIET = ("Loading", "NoWorkload", "External", "WaitsForPool")
 GIVEN_UP = (reasons.NO_CAPACITY, "StartupFailed", reasons.ROLLED_BACK)
 """Reasons of a workload that nothing but an edit or a retry changes."""
 
+HOPELESS = ("InvalidImageName", "ErrImageNeverPull")
+"""The kubelet's words for what no waiting mends."""
+
 MAX_IDENTITIES = 8
 """Identities shown; no more than three are kept."""
 
@@ -190,9 +193,10 @@ def _loaded(seen: BackendSeen) -> Condition:
 
 
 def _degraded(seen: BackendSeen) -> Condition:
-    """Some identity that is in use lacks replicas."""
+    """Some identity that is in use lacks replicas; one that a canary waits for is not yet."""
     for one in seen.identities:
-        if one.routes and one.ready < one.wanted:
+        awaited = one.newest and not seen.promoted and one.reason in ("", *QUIET)
+        if one.routes and one.ready < one.wanted and not awaited:
             why = f": {one.message}" if one.message else ""
             told = f"{one.ready} of {one.wanted} replicas of {one.name} are ready{why}"
             return "True", one.reason or "ReplicasMissing", told
@@ -240,7 +244,7 @@ def _kstatus(conditions: Mapping[str, Condition]) -> dict[str, Condition]:
     workload, rolled_back = conditions["WorkloadReady"], conditions["RolledBack"]
     wrong = [conditions[kind] for kind in ("Accepted", "ResolvedRefs")]
     stuck = [one for one in wrong if one[0] == "False"]
-    if workload[0] == "False" and workload[1] in reasons.NEEDS_PERSON.union(GIVEN_UP):
+    if workload[0] == "False" and workload[1] in reasons.NEEDS_PERSON.union(GIVEN_UP, HOPELESS):
         stuck.append(workload)
     if rolled_back[0] == "True":
         stuck.append(rolled_back)

@@ -13,8 +13,10 @@ from weir_core.snapshot import FULL_BP, Backend, Behaviour, Revision
 
 Ejected = Mapping[str, str]
 """Why, by identity, of the backends that no router can reach."""
+LOADING = "its model loads"
+"""Why of a model server that has not answered yet, while nothing is wrong with its pods."""
 NOT_READY = "no pod is ready"
-"""Why of a model server that loads, or that is gone; a router that was asked knows better."""
+"""Why of one that answered before; a router that was asked knows better."""
 
 
 def outage(state: RolloutState, ejected: Ejected) -> str:
@@ -32,13 +34,13 @@ def outage(state: RolloutState, ejected: Ejected) -> str:
 
 
 def is_loading(state: RolloutState, ejected: Ejected) -> bool:
-    """Return whether what serves only waits for its model servers, and nobody was refused yet."""
+    """Return whether what serves only waits for model servers that begin."""
     identities = {
         backend.identity
         for revision, _ in _serving(state)
         for _, backend in backends_of(revision.behaviour)
     }
-    return {ejected[one] for one in identities & ejected.keys()} == {NOT_READY}
+    return {ejected[one] for one in identities & ejected.keys()} == {LOADING}
 
 
 def gaps(state: RolloutState, ejected: Ejected) -> str:

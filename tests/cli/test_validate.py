@@ -131,6 +131,16 @@ def test_vllm_backends_are_for_clusters_only(weir_command):
     assert weir_command("validate", example, "--cluster").code == 0
 
 
+def test_pods_that_could_not_be_made_are_told_where_it_is_written(weir_command, folder):
+    text = (EXAMPLES / "assistant.yaml").read_text()
+    sized = {"containers": [{"name": "vllm", "resources": {"limits": {"memory": "128Mb"}}}]}
+    laid = f"  vllm:\n    podTemplate: {json.dumps({'spec': {'hostNetwork': True, **sized}})}\n"
+    (folder / "pods.yaml").write_text(text.replace("  vllm:\n", laid, 1))
+    (told,) = problems(weir_command("validate", str(folder / "pods.yaml"), "--cluster"))
+    assert "podTemplate.spec.containers[0].resources.limits.memory: saw '128Mb'" in told
+    assert told.startswith(f"{folder}/pods.yaml:"), "hostNetwork is for the chart to say"
+
+
 def test_file_that_is_not_text_is_a_problem_beside_others(weir_command, folder):
     (folder / "bad.yaml").write_bytes(b"\xff\xfe\x00")
     ran = weir_command("validate", str(folder))

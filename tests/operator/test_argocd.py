@@ -11,7 +11,7 @@ from support.rollouts import Course, baking, rolled_back, started
 from support.routes import behaviour
 from weir_core.backend_status import BackendSeen, IdentitySeen, backend_status
 from weir_core.errors import Problem
-from weir_core.reach import NOT_READY, backends_of
+from weir_core.reach import LOADING, NOT_READY, backends_of
 from weir_core.reasons import FOREIGN_OBJECT, NO_ROUTERS, NOT_APPLIED
 from weir_core.revision_spec import record_status
 from weir_core.snapshot import Revision
@@ -90,7 +90,8 @@ ROUTES = {
     "the spec is wrong": (route(healthy(), problems=(problem("Accepted"),)), "Degraded"),
     "a backend is missing": (route(healthy(), problems=(problem("ResolvedRefs"),)), "Degraded"),
     "every backend is out": (route(answered(), ejected=out("Connect")), "Degraded"),
-    "the models load": (route(answered(), ejected=out(NOT_READY)), "Progressing"),
+    "the models load": (route(answered(), ejected=out(LOADING)), "Progressing"),
+    "no server answers any more": (route(answered(), ejected=out(NOT_READY)), "Degraded"),
     "somebody else's object is in the way": (
         route(healthy(), problems=(problem("Programmed", NO_ROUTERS), foreign("Programmed"))),
         "Degraded",

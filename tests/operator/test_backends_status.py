@@ -1,5 +1,6 @@
 """What a backend's Events tell of its statuses, and what is applied again."""
 
+import pytest
 from msgspec.structs import replace
 
 from support.objects import route, vllm
@@ -56,6 +57,29 @@ def test_an_edit_in_place_that_does_not_get_there_is_a_warning_though_the_pods_b
         f"1 of 1 replicas of small-1 are ready, 1 still as before the edit: {message}"
     )
     assert (told["Ready"]["status"], told["Reconciling"]["status"]) == ("True", "True")
+
+
+def by_type(told):
+    return {c["type"]: (c["status"], c["reason"]) for c in told["conditions"]}
+
+
+@pytest.mark.parametrize("reason", ["InvalidImageName", "ErrImageNeverPull"])
+def test_what_no_waiting_mends_is_stalled(reason):
+    told = by_type(status(replace(LOADING, reason=reason, message="it says")))
+    assert told["Stalled"] == ("True", reason)
+    assert told["Reconciling"][0] == "False"
+
+
+@pytest.mark.parametrize("reason", ["", "Loading"])
+def test_a_backend_is_not_degraded_while_a_canary_of_it_loads(reason):
+    old = IdentitySeen(name="small-0", wanted=1, ready=1, routes=("a",))
+    new = replace(LOADING, reason=reason, routes=("a",))
+    assert by_type(status(old, new, undecided=("a",)))["Degraded"] == ("False", "AsWanted")
+    out = by_type(status(replace(old, ready=0), new, undecided=("a",)))
+    assert out["Degraded"] == ("True", "ReplicasMissing")
+    lost = by_type(status(replace(new, reason="CrashLoopBackOff"), undecided=("a",)))
+    assert lost["Degraded"] == ("True", "CrashLoopBackOff")
+    assert by_type(status(new, promoted=("a",)))["Degraded"][0] == "True"
 
 
 def lacking(reason):

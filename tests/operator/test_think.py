@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from support.objects import backend, route, vllm
-from support.thinking import NOW, SPACE, Space, deployment, edited, router_pod, serving, trip
+from support.thinking import NOW, SPACE, Space, deployment, edited, live, router_pod, serving, trip
 from weir_core.history import find
 from weir_operator.memory import labels_of
 from weir_router.ledger import Ledger
@@ -21,6 +21,42 @@ def test_first_revision_serves_at_once():
     assert thought.state.stage == "Idle"
     assert thought.policy.stable.name == thought.state.stable
     assert [t.reason for t in thought.transitions] == ["RevisionCreated", "Promoted"]
+
+
+def model_pod(identity, *, started=False, waits=""):
+    """Return a model server's pod that is not ready."""
+    container = {"name": "vllm", "started": started}
+    if waits:
+        container["state"] = {"waiting": {"reason": waits}}
+    made = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "p", "labels": {"inference.weir.dev/identity": identity}},
+    }
+    return live(made, containerStatuses=[container])
+
+
+@pytest.mark.parametrize(
+    ("pod", "why", "stalled"),
+    [
+        ({}, "its model loads", "False"),
+        ({"waits": "CrashLoopBackOff"}, "CrashLoopBackOff", "True"),
+        ({"started": True}, "Connect", "True"),
+    ],
+)
+def test_a_model_that_loads_is_no_outage_whatever_routers_meet_there(pod, why, stalled):
+    space = Space()
+    space.write(vllm(), route())
+    thought, _ = space.walk()
+    (identity,) = {tier.backend.identity for tier in thought.policy.stable.behaviour.tiers}
+    space.put(model_pod(identity, **pod))
+    space.report(ejected={identity: "Connect"})
+    thought = space.think()
+    told = {c["type"]: c for c in space.thinker.status(thought, now_s=NOW)["conditions"]}
+    assert (told["Ready"]["status"], told["Ready"]["reason"]) == ("False", "NoHealthyBackend")
+    assert f"(small: {why})" in told["Ready"]["message"]
+    assert told["Stalled"]["status"] == stalled
+    assert told["Reconciling"]["status"] == ("False" if stalled == "True" else "True")
 
 
 def test_backend_edit_is_a_canary_that_waits_for_its_replicas():
