@@ -61,6 +61,7 @@ class Leader:
         self._deaf_until_s = float("-inf")
         self._renewed_s = float("-inf")
         self._seen: tuple[str, float] = ("", 0.0)
+        self._latest = 0
         self.term = 0
 
     @property
@@ -104,8 +105,9 @@ class Leader:
         """Return a term above all that a Lease which was deleted can have had, by this clock."""
         return max(1, int(self._wall() - EPOCH_S))
 
-    def _next_term(self, before: int) -> int:
-        return max(before, self.term, self._surpassed, self._first_term() - 1) + 1
+    def _next_term(self) -> int:
+        # A Lease that was deleted since may have been of a later term than this clock gives.
+        return max(self.term, self._latest, self._surpassed, self._first_term() - 1) + 1
 
     def _ran_out(self) -> bool:
         return self._clock() - self._renewed_s > self._pace.duration
@@ -133,15 +135,16 @@ class Leader:
         asked_s = self._clock()
         try:
             lease = await self._kube.get("Lease", self._namespace, self._name)
+            at = int(lease["spec"].get("leaseTransitions") or 0) if lease is not None else 0
+            self._latest = max(self._latest, at)
             if lease is None:
-                lease = await self._kube.create(self._lease(transitions=self._next_term(0)))
+                lease = await self._kube.create(self._lease(transitions=self._next_term()))
             elif lease["spec"].get("holderIdentity") == self._identity:
                 lease["spec"]["renewTime"] = now_text(micro=True)
                 lease = await self._kube.replace(lease)
             elif self._is_free(lease):
                 # After a restore of the cluster the Lease may be older than what routers obey.
-                term = self._next_term(int(lease["spec"].get("leaseTransitions") or 0))
-                lease["spec"] = self._lease(transitions=term)["spec"]
+                lease["spec"] = self._lease(transitions=self._next_term())["spec"]
                 lease = await self._kube.replace(lease)
             else:
                 self._renewed_s = float("-inf")  # Somebody else leads.

@@ -187,6 +187,22 @@ def test_a_lease_that_was_deleted_a_second_ago_begins_a_later_term() -> None:
     asyncio.run(scene())
 
 
+def test_who_stood_by_exceeds_the_term_of_a_lease_that_was_deleted() -> None:
+    """Its clock alone would give the same term: another's was ahead, or surpassed a later one."""
+
+    async def scene() -> None:
+        api = Api()
+        one, other = leader(api, wall_s=NOW_S + 60), leader(api, "op-1")
+        await one.acquire()
+        waiting = asyncio.create_task(other.acquire())
+        await asyncio.sleep(0.05)
+        api.drop("Lease", "weir-operator", "weir")
+        await ended(waiting)
+        assert other.term > one.term
+
+    asyncio.run(scene())
+
+
 def test_a_process_whose_clock_was_set_back_has_no_term_twice() -> None:
     async def scene() -> None:
         api = Api()

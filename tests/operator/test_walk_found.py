@@ -12,7 +12,7 @@ async def loading():
         ring.api.write(vllm(), routed("30s"))
         await ring.start()
         await until(lambda: ring.condition("Ready").get("reason") == "NoHealthyBackend")
-        assert "no pod is ready" in ring.condition("Ready")["message"]
+        assert "its model loads" in ring.condition("Ready")["message"]
         assert ring.api.status()["phase"] == "Progressing"
         await until(lambda: servers(ring, "Deployment"))
         loaded(ring)

@@ -78,7 +78,9 @@ class Api:
 
     async def replace(self, obj: Obj) -> Obj:
         await self._called("replace", obj["kind"], obj["metadata"]["name"])
-        known = self.objects[_key(obj)]
+        known = self.objects.get(_key(obj))
+        if known is None:
+            raise KubeError(404, f"{_key(obj)}: not found")
         if known["metadata"]["resourceVersion"] != obj["metadata"]["resourceVersion"]:
             raise KubeError(409, f"{_key(obj)}: the object has been modified")
         return self._put(copy.deepcopy(obj))
