@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from weir_core.conditions import turned
-from weir_core.rollout import Transition
+from weir_core.rollout import Transition, rested
 from weir_core.wire import Packed
 from weir_operator.apply import Applier
 from weir_operator.backends import identities, longest_ms, seen_of, users, versions
@@ -33,6 +33,8 @@ RETRY_S, RETRY_MAX_S = 0.2, 10.0
 CALIBRATIONS_S = 15.0
 MISSING_S = 2.0
 """How soon a calibration that is not there is looked for again: it may come with the same apply."""
+SLOW_S = 1.0
+"""A save that took longer is none of a hold's time."""
 PUBLISH_S = 0.25
 """Raises that are saved wait no longer for others to be published with them."""
 log = logging.getLogger("weir.operator")
@@ -190,8 +192,13 @@ class Settler:
             else:
                 is_valid = False
         if is_valid:
-            memory.state, memory.goal = thought.state, thought.policy
-            self._publisher.tell(job.world, memory, f"{name}/{thought.name}", now_s=self._clock())
+            now_s = self._clock()
+            late_s = now_s - job.now_s
+            # Holds count from when routers are told, not from when that was thought of.
+            late_s = late_s if late_s > SLOW_S else 0.0
+            memory.state = rested(thought.state, gap_s=late_s, now_s=now_s)
+            memory.goal = thought.policy
+            self._publisher.tell(job.world, memory, f"{name}/{thought.name}", now_s=now_s)
         memory.untold = memory.untold[len(told) :]
         happened = (*told, *(thought.transitions if is_valid else ()), *news)
         return await self._tell(space, job, happened)

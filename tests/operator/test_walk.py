@@ -1,8 +1,10 @@
 """A namespace's walk: what routers are told before and after what the cluster is told."""
 
 import asyncio
+import time
 
 from support.objects import backend
+from support.virtual import run
 from support.walking import SPACE, operators, routed, trip_of, until
 
 STATUS = ("apply status", "ModelRoute", "assistant")
@@ -163,3 +165,24 @@ def test_a_namespace_whose_walk_ends_by_a_bug_is_begun_anew(monkeypatch, caplog)
     asyncio.run(broken())
     (told,) = [one for one in caplog.records if one.getMessage() == "namespace begun anew"]
     assert told.exc_info is not None
+
+
+async def saved_late():
+    steps = [{"setWeight": 20}, {"pause": {"duration": "10s"}}, {"setWeight": 60}]
+    async with operators("r1") as ring:
+        await ring.serving(steps=steps)
+        leading = asyncio.create_task(ring.leader.keep())
+        hung_s = time.monotonic() + 30
+        ring.api.waits = lambda *call: call == STATUS and time.monotonic() < hung_s
+        ring.api.write(routed("20s", steps=steps))
+        await until(lambda: ring.weight() == 2_000, 60)
+        told_s = time.monotonic()
+        assert told_s >= hung_s
+        await until(lambda: ring.condition("Progressing").get("reason") == "Paused")
+        await until(lambda: ring.condition("Progressing").get("reason") != "Paused", 60)
+        assert time.monotonic() - told_s >= 10
+        leading.cancel()
+
+
+def test_a_timed_step_counts_from_when_routers_are_told(monkeypatch):
+    run(saved_late(), monkeypatch)
