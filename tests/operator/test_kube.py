@@ -44,6 +44,22 @@ def test_every_request_is_counted_by_verb_kind_and_code() -> None:
     asyncio.run(scene())
 
 
+def test_a_watch_brings_an_object_as_large_as_the_api_server_takes() -> None:
+    """The snapshot of a namespace with many routes is one line of a watch."""
+
+    async def scene() -> None:
+        data = "x" * 1_500_000
+        async with serving() as server:
+            kube = server.kube()
+            server.write("ConfigMap", {"metadata": {"name": "a", "namespace": "llm"}, "data": data})
+            async for _, obj in kube.watch("ConfigMap", "llm", "", "0"):
+                assert obj["data"] == data
+                break
+            await kube.close()
+
+    asyncio.run(scene())
+
+
 def test_a_write_to_what_is_gone_is_told_by_kind() -> None:
     async def scene() -> None:
         async with serving() as server:
