@@ -93,6 +93,8 @@ def refused_fields(
     one: Written, message: str, causes: Sequence[Mapping[str, Any]]
 ) -> list[Problem]:
     """Return one problem for each field that the API server names, or one for all."""
+    # Of no field is alone that more rules may follow once the others are mended.
+    causes = [cause for cause in causes if cause.get("field") != "<nil>"] or causes
     if causes:
         return [_of_cause(one, cause) for cause in causes]
     found = _TYPED.search(message)

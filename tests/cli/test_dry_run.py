@@ -85,6 +85,13 @@ def test_cause_becomes_a_problem_at_its_line(message, told):
     )
 
 
+def test_rules_that_were_not_checked_are_no_problem_of_their_own():
+    unchecked = {"field": "<nil>", "message": "Invalid value: null: some were not checked"}
+    cause = {"field": "spec.modelNames", "message": "Required value"}
+    (problem,) = refused_fields(written(), "all of it", [cause, unchecked])
+    assert problem.field == "spec.modelNames"
+
+
 def test_field_of_a_typed_patch_is_placed():
     message = (
         "failed to create typed patch object (llm/a; inference.weir.dev/v1alpha1, "
