@@ -23,6 +23,9 @@ FIELD_MANAGER = "weir-operator"
 GROUP = "inference.weir.dev"
 TIMEOUT_S = 20.0
 WATCH_S = 290
+QUIET_S = 150.0
+"""A watch that not even a bookmark came by for so long is over: they come every minute or so."""
+UNAUTHORIZED = 401
 log = logging.getLogger("weir.operator")
 
 PATHS: Mapping[str, tuple[str, str]] = {
@@ -63,29 +66,35 @@ class Kube:
     """One connection pool to the API server.
 
     `calls` counts requests by verb, kind and status, 0 where no answer came. `on_missing` hears
-    the kind of an object that should have been written and is not there.
+    the kind of an object that should have been written and is not there. `renew` reads the
+    account's token anew.
     """
 
-    def __init__(self, api: client.ApiClient) -> None:
+    def __init__(self, api: client.ApiClient, renew: Callable[[], None] = lambda: None) -> None:
         self._api = api
+        self._renew = renew
         self.calls: dict[tuple[str, str, int], int] = {}
         self.on_missing: Callable[[str], None] = lambda kind: None
 
     @classmethod
     async def connect(cls) -> "Kube":
         """Use the pod's own account, else the user's kubeconfig. Raises KubeError."""
+        found, in_pod = client.Configuration(), True
         try:
             try:
-                config.load_incluster_config()
+                config.load_incluster_config(found)
             except config.ConfigException:
-                await config.load_kube_config()
+                await config.load_kube_config(client_configuration=found)
+                in_pod = False
         except config.ConfigException as error:
             raise KubeError(0, f"no way to the Kubernetes API: {error}") from error
-        found = client.Configuration.get_default()
+        # A watch keeps its connection, and there is one for each kind and named namespace.
+        found.connection_pool_maxsize = 0
         # Else aiohttp reads netrc and environment again for every request, in two threads.
         found.client_session_kwargs = {"trust_env": False}
         found.proxy = found.proxy or _proxy_to(found.host)
-        return cls(client.ApiClient(found))
+        api = client.ApiClient(found)
+        return cls(api, lambda: config.load_incluster_config(found)) if in_pod else cls(api)
 
     async def close(self) -> None:
         """Close the pool."""
@@ -108,7 +117,7 @@ class Kube:
         found = await self._call("GET", kind, path_to(kind, namespace), query=query)
         version = found.get("apiVersion", "v1")
         items = [{"apiVersion": version, "kind": kind, **item} for item in found.get("items", ())]
-        return items, str(found["metadata"]["resourceVersion"])
+        return items, str((found.get("metadata") or {}).get("resourceVersion", ""))
 
     async def apply(self, obj: Obj, *, sub: str = "") -> Obj:
         """Apply an object (or its status) on the server, taking fields over from hands."""
@@ -175,7 +184,8 @@ class Kube:
         try:
             if response.status >= 400:
                 raise KubeError(response.status, await _text(response))
-            async for line in response.response.content:
+            content = response.response.content
+            while line := await asyncio.wait_for(content.readline(), QUIET_S):
                 event = json.loads(line)
                 obj = event["object"]
                 if event["type"] == "ERROR":
@@ -247,10 +257,25 @@ class Kube:
         self._count(method, kind, response.status)
         if response.status == 404 and method != "GET":
             self.on_missing(kind)
+        if response.status == UNAUTHORIZED:
+            self._log_in()
         if response.status >= 400:
             raise KubeError(response.status, f"{method} {path}: {_message(text)}")
-        found: Obj = json.loads(text) if text else {}
+        try:
+            found = json.loads(text) if text else {}
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            seen = f"saw {response.status} with {text[:200]!r}, wanted a JSON object"
+            raise KubeError(0, f"{method} {path}: {seen}")
         return found
+
+    def _log_in(self) -> None:
+        """Read the token anew; the client's own reading goes by a clock that may have jumped."""
+        try:
+            self._renew()
+        except (config.ConfigException, OSError) as error:
+            log.warning("token not read", extra={"error": str(error)})
 
     def _count(self, verb: str, kind: str, status: int) -> None:
         key = (verb, kind, status)

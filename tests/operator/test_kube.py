@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from kubernetes.aio import client
 from kubernetes.aio.config import kube_config
 
 from support.apiserver import ApiServer, serving
@@ -60,6 +61,42 @@ def test_a_watch_brings_an_object_as_large_as_the_api_server_takes() -> None:
     asyncio.run(scene())
 
 
+def test_a_page_is_no_answer() -> None:
+    """As what a proxy says whose upstream is gone."""
+
+    async def scene() -> None:
+        async with serving() as server:
+            kube = server.kube()
+            server.page = "<html>it works</html>"
+            for call in (kube.every("Pod"), kube.get("Lease", "weir", "weir-operator")):
+                with pytest.raises(KubeError, match="wanted a JSON object"):
+                    await call
+            server.page = "[]"
+            with pytest.raises(KubeError, match="saw 200 with"):
+                await kube.every("Pod")
+            await kube.close()
+
+    asyncio.run(scene())
+
+
+def test_a_token_that_is_refused_is_read_anew() -> None:
+    """The client reads it by a wall clock, which may have been set back."""
+
+    async def scene() -> None:
+        async with serving() as server:
+            server.token = "new"
+            found = client.Configuration(host=f"http://127.0.0.1:{server.port}")
+            found.api_key["BearerToken"] = "bearer old"
+            read = {"BearerToken": "bearer new"}
+            kube = Kube(client.ApiClient(found), lambda: found.api_key.update(read))
+            with pytest.raises(KubeError, match="Unauthorized"):
+                await kube.every("Pod")
+            assert await kube.every("Pod") == ([], "0")
+            await kube.close()
+
+    asyncio.run(scene())
+
+
 def test_a_write_to_what_is_gone_is_told_by_kind() -> None:
     async def scene() -> None:
         async with serving() as server:
@@ -90,6 +127,31 @@ def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[ApiSer
         monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(path))
 
     return sign_in
+
+
+def test_watches_of_many_namespaces_leave_a_connection_for_other_calls(
+    at_home: Callable[[ApiServer], None],
+) -> None:
+    async def scene() -> None:
+        async with serving() as server:
+            at_home(server)
+            kube = await Kube.connect()
+
+            async def watch(namespace: str) -> None:
+                async for _ in kube.watch("Pod", namespace, "", "0"):
+                    pass
+
+            watches = [asyncio.create_task(watch(f"n{number}")) for number in range(150)]
+            async with asyncio.timeout(10):
+                while len(server.asked) < len(watches):
+                    await asyncio.sleep(0.05)
+                assert await kube.get("Lease", "weir", "weir-operator") is None
+            for one in watches:
+                one.cancel()
+            await asyncio.gather(*watches, return_exceptions=True)
+            await kube.close()
+
+    asyncio.run(scene())
 
 
 def test_a_netrc_has_no_say_in_who_the_operator_is(at_home: Callable[[ApiServer], None]) -> None:

@@ -27,12 +27,14 @@ KINDS = {path: kind for kind, path in PATHS.items()} | {
 class ApiServer:
     """Objects by (kind, namespace, name). While `silent` no request gets an answer.
 
-    Who asks anything of a namespace in `shut` is refused: no Role allows it.
+    Who asks anything of a namespace in `shut` is refused: no Role allows it. With a `page` that
+    is all it says; with a `token` it knows nobody who has another one.
     """
 
     def __init__(self) -> None:
         self.objects: dict[tuple[str, str, str], Obj] = {}
         self.silent = False
+        self.page = self.token = ""
         self.shut: set[str] = set()
         self.asked: list[tuple[str, str]] = []
         self.port = 0
@@ -75,6 +77,10 @@ class ApiServer:
         """Answer whatever is asked."""
         while self.silent:
             await asyncio.sleep(0.05)
+        if self.page:
+            return web.Response(text=self.page, content_type="text/html")
+        if self.token and request.headers.get("Authorization") != f"bearer {self.token}":
+            return web.json_response({"message": "Unauthorized"}, status=401)
         parts = request.path.strip("/").split("/")
         if (found := _discovered(parts)) is not None:
             return web.json_response(found)
