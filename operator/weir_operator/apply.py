@@ -8,7 +8,7 @@ fails at harms only the model server or the routers that it is of.
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -39,7 +39,7 @@ from weir_operator.routers import (
     snapshot_object,
 )
 from weir_operator.routers import NAME as ANCHOR
-from weir_operator.unapplied import content_too_large, failing, of_route, refused
+from weir_operator.unapplied import REFUSALS, content_too_large, failing, of_route, refused
 from weir_operator.workloads import WorkloadSettings, identity_objects, workload_problems
 
 Obj = dict[str, Any]
@@ -53,8 +53,8 @@ ROUTER_OBJECTS = (
     ("Deployment", "weir-router"),
 )
 IDENTITY_KINDS = ("ModelRevision", "Service", "PodDisruptionBudget", "Deployment")
-REFUSALS = (400, 403, 413, 422)
-"""Answers that asking again does not change."""
+LONG_S = 1.0
+"""What parts may take together while something waits to be saved."""
 log = logging.getLogger("weir.operator")
 
 
@@ -84,14 +84,22 @@ class Applier:
         self._applied = Applied(cache)
         self._contest = Contest()
         self._stored: dict[str, dict[str, Version]] = {}
+        self._turns: dict[str, str] = {}
 
     async def apply(
-        self, world: World, *, wanted: Sequence[Identity], packed: Packed, deadline_ms: int
+        self,
+        world: World,
+        *,
+        wanted: Sequence[Identity],
+        packed: Packed,
+        deadline_ms: int,
+        hurried: Callable[[], bool] = lambda: False,
     ) -> tuple[dict[str, tuple[Problem, ...]], float | None]:
         """Make the namespace as it should be, each part whatever becomes of the others.
 
-        Returns problems of backends, by name, and in how many seconds to go on with what failed,
-        None where nothing did. Only what fails for a while is a problem.
+        Returns problems of backends, by name, and in how many seconds to go on with what failed
+        or was left, None where nothing was. Only what fails for a while is a problem. An API
+        server that is slow gets no more than a part at a time while somebody is `hurried`.
         """
         namespace = world.namespace
         problems: dict[str, tuple[Problem, ...]] = {}
@@ -100,10 +108,16 @@ class Applier:
             doing = self._routers_as_wanted(world, packed, deadline_ms)
             title = f"Deployment {namespace}/{ANCHOR}"
             again.append(await self._tried(namespace, ROUTER, title, doing))
-        for identity in wanted:
-            title, name = title_of(identity.backend), identity.backend.metadata.name
-            doing = self._identity_as_wanted(world, identity)
+        began_s = time.monotonic()
+        for identity in self._in_turn(namespace, wanted):
+            if time.monotonic() - began_s > LONG_S and hurried():
+                self._turns[namespace] = identity.name
+                again.append(0.0)
+                break
+            title, doing = title_of(identity.backend), self._identity_as_wanted(world, identity)
             again.append(await self._tried(namespace, identity.name, title, doing))
+        for identity in wanted:
+            name = identity.backend.metadata.name
             found = self._applied.problems(namespace, identity.name)
             problems[name] = (*problems.get(name, ()), *found)
         unwanted = self._unwanted(world, {identity.name for identity in wanted})
@@ -116,6 +130,12 @@ class Applier:
             again.append(await self._tried(namespace, name, title, doing))
             problems[of] = (*problems.get(of, ()), *self._applied.problems(namespace, name))
         return problems, min((pause_s for pause_s in again if pause_s is not None), default=None)
+
+    def _in_turn(self, namespace: str, wanted: Sequence[Identity]) -> Sequence[Identity]:
+        """Return what is wanted, from where it was left the last time."""
+        names, at = [identity.name for identity in wanted], self._turns.pop(namespace, None)
+        begin = names.index(at) if at in names else 0
+        return (*wanted[begin:], *wanted[:begin])
 
     async def _tried(
         self, namespace: str, name: str, title: str, doing: Coroutine[Any, Any, None]
@@ -146,6 +166,7 @@ class Applier:
         """Forget a namespace that nothing is left of."""
         self._told.pop(namespace, None)
         self._stored.pop(namespace, None)
+        self._turns.pop(namespace, None)
         self._applied.forget(namespace)
 
     async def _routers_as_wanted(self, world: World, packed: Packed, deadline_ms: int) -> None:

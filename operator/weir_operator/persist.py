@@ -60,14 +60,32 @@ class Persister:
         evidence_s = now_s - memory.saved_s
         if not changed and not turned(old, status) and evidence_s < EVIDENCE_PACE_S:
             return
-        rollout = stored(memory, thought.state)
-        full = _pruned({**status, "rollout": rollout})
-        if full != old:
-            # Signed first: whether it arrived is not known where the answer is lost.
-            memory.sign(rollout["state"])
-            await self._apply(with_status(obj, full), sub="status")
-        memory.saved, memory.saved_s, memory.status = thought.state, now_s, full
+        await self._write(obj, memory, {**status, "rollout": stored(memory, thought.state)})
+        memory.saved, memory.saved_s = thought.state, now_s
         memory.rebuilt = False
+
+    async def save_status(
+        self, world: World, thought: Thought, memory: RouteMemory, status: Obj
+    ) -> bool:
+        """Write a status though a revision is refused; return whether the state is in it.
+
+        It is where the cluster has what it names, as after a rollback. Else what stood stays.
+        """
+        obj, state = self._as_thought_about(world.routes[thought.name], memory), thought.state
+        named = filter(None, (state.stable, state.canary))
+        is_whole = all(self._revision(world, name) for name in named)
+        kept = (obj.get("status") or {}).get("rollout")
+        rollout = stored(memory, state) if is_whole else kept
+        await self._write(obj, memory, {**status, "rollout": rollout})
+        return is_whole
+
+    async def _write(self, obj: Obj, memory: RouteMemory, status: Obj) -> None:
+        full = _pruned(status)
+        if full != (obj.get("status") or {}):
+            # Signed first: whether it arrived is not known where the answer is lost.
+            memory.sign(text_of(full))
+            await self._apply(with_status(obj, full), sub="status")
+        memory.status = full
 
     def _as_thought_about(self, obj: Obj, memory: RouteMemory) -> Obj:
         """Return the object to be written to: later than `obj` by this process's writes alone.

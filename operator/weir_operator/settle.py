@@ -10,7 +10,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from msgspec.structs import replace
+
 from weir_core.conditions import turned
+from weir_core.resources import title_of_object
 from weir_core.rollout import Transition, rested
 from weir_core.wire import Packed
 from weir_operator.apply import Applier
@@ -25,6 +28,7 @@ from weir_operator.persist import Persister
 from weir_operator.publish import Publisher
 from weir_operator.space import Job, Namespace
 from weir_operator.standing import decided, parked
+from weir_operator.unapplied import REFUSALS, refused
 from weir_operator.wishes import unreadable_command
 
 Obj = dict[str, Any]
@@ -109,6 +113,7 @@ class Settler:
         lacked = self._applier.router_problems(world)
         found, again_s = await self._applier.apply(
             world,
+            hurried=lambda: bool(space.jobs),
             wanted=wanted,
             packed=Packed(
                 routes={key: one for key, one in routes.items() if one.policy is not None},
@@ -180,6 +185,8 @@ class Settler:
             news = turned(memory.status.get("conditions") or (), status["conditions"])
             await self._persister.save(job.world, thought, memory, status, job.now_s)
         except KubeError as error:
+            if error.status in REFUSALS:
+                await self._tell_refusal(space, job, memory, error)
             return error
         except Exception as error:
             log.exception("route not written", extra={"route": f"{name}/{thought.name}"})
@@ -202,6 +209,27 @@ class Settler:
         memory.untold = memory.untold[len(told) :]
         happened = (*told, *(thought.transitions if is_valid else ()), *news)
         return await self._tell(space, job, happened)
+
+    async def _tell_refusal(
+        self, space: Namespace, job: Job, memory: RouteMemory, error: KubeError
+    ) -> None:
+        """Tell on a route that the API server takes no revision of it, as far as it takes that."""
+        thought, obj = job.thought, job.world.routes[job.thought.name]
+        problem = refused(title_of_object(obj), error, what="ModelRevisions")
+        problem = replace(problem, condition="Programmed")
+        observed = replace(thought.observed, problems=(*thought.observed.problems, problem))
+        if thought.order == "raise":
+            thought = replace(thought, state=thought.base)
+        status = space.thinker.status(replace(thought, observed=observed), now_s=job.now_s)
+        news = turned(memory.status.get("conditions") or (), status["conditions"])
+        untold: tuple[Transition, ...] = ()
+        try:
+            if await self._persister.save_status(job.world, thought, memory, status):
+                untold, memory.untold = memory.untold, ()
+        except KubeError as further:
+            log.info("nor its status", extra={"why": str(further)[:300]})
+            return
+        await self._persister.tell(obj, (*untold, *news))
 
     async def _tell(
         self, space: Namespace, job: Job, happened: tuple[Transition, ...]

@@ -12,11 +12,14 @@ from weir_operator.kube import KubeError
 
 Obj = dict[str, Any]
 
+REFUSALS = (400, 403, 413, 422)
+"""Answers that asking again does not change."""
 
-def refused(title: str, error: KubeError) -> Problem:
+
+def refused(title: str, error: KubeError, *, what: str = "pods and services") -> Problem:
     """Return what the API server does not take as a problem of the object that it is for."""
     ends = "because it is being terminated" in str(error)
-    wanted = "pods and services that it takes; it is tried again by itself"
+    wanted = f"{what} that it takes; it is tried again by itself"
     return Problem(
         object=title,
         field="",

@@ -9,8 +9,8 @@ import pytest
 from support.servers import loaded, servers, vllm
 from support.walking import KEY, SPACE, operators, order, routed, until
 from weir_core.wire import unpack
-from weir_operator.apply import REFUSALS
 from weir_operator.memory import OUTCOME
+from weir_operator.unapplied import REFUSALS
 
 
 def stored_servers(ring):
