@@ -270,8 +270,8 @@ def test_a_namespace_can_have_other_routers(cluster: Cluster) -> None:
 
 RICH: Thing = {
     "router": {
-        "image": {"repository": "r/it's", "tag": "<1&2>"},
-        "env": {"A": 'quoted "text" {{ here }}', "B": "two\nlines"},
+        "image": {"repository": "localhost:5000/r/its", "tag": f"1.0_a@sha256:{'0' * 64}"},
+        "env": {"A": 'quoted "text" {{ here }}', "B": "two\nlines", "C": "it's <1&2>"},
         "runAsUser": 1_000_680_000,
     },
     "sidecar": {"resources": {"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": 0.5}}},
