@@ -1,6 +1,9 @@
 """What a walk finds out by itself: what loads, what was deleted, what came later."""
 
 import asyncio
+import time
+
+from msgspec.structs import replace
 
 from support.objects import CALIBRATION, calibration, route
 from support.servers import loaded, servers, vllm
@@ -58,3 +61,22 @@ async def came_later():
 
 def test_a_calibration_that_comes_after_its_route_is_found():
     asyncio.run(came_later())
+
+
+async def clocks():
+    async with operators("r1") as ring:
+        await ring.serving()
+        await ring.canary()
+        report = ring.routers["r1"].report
+        ring.routers["r1"].report = lambda: replace(report(), as_of_s=time.time() + 600)
+        ring.wake(SPACE)
+        await until(lambda: ring.condition("Progressing").get("reason") == "ClocksDisagree")
+        assert "ClocksDisagree" in ring.events()
+        assert ring.weight() == 500, "what serves goes on"
+        ring.routers["r1"].report = report
+        ring.wake(SPACE)
+        await until(lambda: ring.condition("Progressing").get("reason") != "ClocksDisagree")
+
+
+def test_clocks_that_disagree_are_told_and_hold_the_canary_where_it_is():
+    asyncio.run(clocks())

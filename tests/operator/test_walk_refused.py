@@ -11,6 +11,9 @@ from support.virtual import run
 from support.walking import operators, routed, trip_of, until
 from weir_operator.kube import KubeError
 
+ENDING = "NamespaceTerminating"
+ENDS = "unable to create new content in namespace default because it is being terminated"
+
 
 @contextlib.asynccontextmanager
 async def leading(*routers):
@@ -53,6 +56,28 @@ async def first_refused(status):
 @pytest.mark.parametrize("status", [403, 422])
 def test_a_route_whose_revision_is_refused_says_so(status, monkeypatch):
     run(first_refused(status), monkeypatch)
+
+
+async def ending():
+    """The API server makes nothing new there, not even Events; what stands may change."""
+    async with leading("r1") as ring:
+        await ring.serving()
+        called = ring.api._called
+
+        async def ends(verb, kind, name):
+            await called(verb, kind, name)
+            if verb == "create":
+                raise KubeError(403, f"{kind} {name} is forbidden: {ENDS}")
+
+        ring.api._called = ends
+        ring.api.write(routed("20s"))
+        await until(lambda: ring.condition("Programmed").get("reason") == ENDING, 30)
+        assert "wanted a namespace that stays" in ring.condition("Programmed")["message"]
+        assert ring.condition("Ready")["status"] == "True"
+
+
+def test_an_edit_in_a_namespace_that_is_being_deleted_is_told_so(monkeypatch):
+    run(ending(), monkeypatch)
 
 
 async def edit_refused():
