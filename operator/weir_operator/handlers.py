@@ -31,6 +31,8 @@ MADE = ("Deployment", "Pod", "Service", "PodDisruptionBudget", "ServiceAccount",
 
 SELECTOR = "app.kubernetes.io/managed-by=weir"
 RETRY_S = 2.0
+AGAIN_S = 0.2
+"""Before a watch that the server ended is begun again: a proxy may end each at once."""
 LIST_S, LEAST_S = 300.0, 5.0
 """How often what people write is listed again, and how often at most when there is a reason."""
 KNOCK_S = 30.0
@@ -215,6 +217,7 @@ async def follow(
                     cache.drop(obj)
                 elif type != "BOOKMARK":
                     cache.put(obj)
+            await asyncio.sleep(AGAIN_S)
         except KubeError as error:
             if error.status != 410:
                 log.warning("watch ended", extra={"kind": kind, "error": str(error)})

@@ -34,7 +34,7 @@ from weir_operator.telemetry import Counters, Metrics
 from weir_operator.walk import Walker
 from weir_operator.workloads import WorkloadSettings
 
-END_S = 30.0
+END_S = 15.0
 """In which a lead must have ended with all that belongs to it."""
 log = logging.getLogger("weir.operator")
 

@@ -44,6 +44,7 @@ def test_a_missing_secret_ends_no_server_with_devices(
 def test_a_restart_by_people_takes_the_edit_that_waits(
     kwok: Cluster, pool: Pool, namespace: str
 ) -> None:
+    """There is one device: a pod that surged would wait for it for ever, and the old one for it."""
     pool(1)
     stands(kwok, namespace, accelerated(namespace), route())
     name = identity(kwok, namespace)
