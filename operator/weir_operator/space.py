@@ -57,6 +57,12 @@ class Namespace:
         self.orphans = Orphans()
         self.attention = Attention()
 
+    def forget_gone(self) -> None:
+        """Forget what was noted of routes that are no more."""
+        for noted in (self.raising, self.refused):
+            for name in noted.keys() - self.thinker.memories.keys():
+                del noted[name]
+
     @property
     def lacks_calibration(self) -> bool:
         """Whether a ConfigMap that a route refers to is not there."""

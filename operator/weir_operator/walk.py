@@ -190,6 +190,7 @@ class Walker:
         world = self._gathered(name, space)
         for route in thinker.remember(world):
             space.attention.forget(route)
+        space.forget_gone()
         world = admitted(world, thinker.memories)
         compiled = self._compiled(space, world)
         now_s = self._clock()

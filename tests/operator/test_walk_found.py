@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from support.objects import CALIBRATION, calibration, route
 from support.servers import loaded, servers, vllm
-from support.walking import SPACE, operators, routed, until
+from support.walking import SPACE, operators, order, routed, until
 
 
 async def loading():
@@ -61,6 +61,21 @@ async def came_later():
 
 def test_a_calibration_that_comes_after_its_route_is_found():
     asyncio.run(came_later())
+
+
+async def gone():
+    async with operators("r1") as ring:
+        await ring.serving()
+        order(ring, "dance", "assistant-0")
+        await until(lambda: "CommandRefused" in ring.events())
+        space = ring.walker._namespaces[SPACE]
+        assert list(space.refused) == ["assistant"]
+        ring.api.drop("ModelRoute", "assistant")
+        await until(lambda: not space.refused)
+
+
+def test_what_was_noted_of_a_route_goes_with_it():
+    asyncio.run(gone())
 
 
 async def clocks():
