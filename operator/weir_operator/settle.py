@@ -222,14 +222,16 @@ class Settler:
             thought = replace(thought, state=thought.base)
         status = space.thinker.status(replace(thought, observed=observed), now_s=job.now_s)
         news = turned(memory.status.get("conditions") or (), status["conditions"])
-        untold: tuple[Transition, ...] = ()
+        told = memory.untold
         try:
-            if await self._persister.save_status(job.world, thought, memory, status):
-                untold, memory.untold = memory.untold, ()
+            is_whole = await self._persister.save_status(job.world, thought, memory, status)
         except KubeError as further:
             log.info("nor its status", extra={"why": str(further)[:300]})
             return
-        await self._persister.tell(obj, (*untold, *news))
+        if is_whole:
+            # What happened while that was written is of a later state.
+            memory.untold = memory.untold[len(told) :]
+        await self._persister.tell(obj, (*(told if is_whole else ()), *news))
 
     async def _tell(
         self, space: Namespace, job: Job, happened: tuple[Transition, ...]
