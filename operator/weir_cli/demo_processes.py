@@ -81,7 +81,8 @@ class Processes:
         self._running.append(process)
         assert process.stdout is not None
         try:
-            line = await asyncio.wait_for(process.stdout.readline(), START_S)
+            async with asyncio.timeout(START_S):
+                line = await process.stdout.readline()
         except TimeoutError:
             line = b""
         urls = _URL.findall(line.decode())

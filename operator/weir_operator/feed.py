@@ -299,7 +299,8 @@ class Feed:
             push = stream.delta(space, self._term) or Push(term=self._term)
             await self._calls.of(context.write(encode(push)))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stream.wake.wait(), self._pace.heartbeat)
+                async with asyncio.timeout(self._pace.heartbeat):
+                    await stream.wake.wait()
 
 
 def _reraise(task: "asyncio.Task[Any]") -> None:

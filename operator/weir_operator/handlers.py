@@ -75,7 +75,8 @@ async def look_again(
     while True:
         await asyncio.sleep(least_s)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(doubt.wait(), every_s * (0.9 + 0.2 * chance()))
+            async with asyncio.timeout(every_s * (0.9 + 0.2 * chance())):
+                await doubt.wait()
         doubt.clear()
         for kind in WRITTEN:
             for namespace in readable.open:

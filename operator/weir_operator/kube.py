@@ -5,6 +5,7 @@ a `spec` of people's. Errors are `KubeError` with the API's own reason.
 """
 
 import asyncio
+import contextlib
 import datetime
 import json
 import logging
@@ -185,7 +186,7 @@ class Kube:
             if response.status >= 400:
                 raise KubeError(response.status, await _text(response))
             content = response.response.content
-            while line := await asyncio.wait_for(content.readline(), QUIET_S):
+            while line := await _line(content):
                 event = json.loads(line)
                 obj = event["object"]
                 if event["type"] == "ERROR":
@@ -314,6 +315,11 @@ def _proxy_to(url: str) -> str | None:
     return None if proxy_bypass(asked.hostname or "") else getproxies().get(asked.scheme)
 
 
+async def _line(content: aiohttp.StreamReader) -> bytes:
+    async with asyncio.timeout(QUIET_S):
+        return await content.readline()
+
+
 async def _text(response: Any) -> str:
     data: bytes = await response.read()
     return data.decode("utf8", "replace")
@@ -335,7 +341,6 @@ def now_text(*, micro: bool = False) -> str:
 
 async def pause(seconds: float, until: asyncio.Event) -> None:
     """Sleep, or less when the event is set."""
-    try:
-        await asyncio.wait_for(until.wait(), seconds)
-    except TimeoutError:
-        return
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await until.wait()

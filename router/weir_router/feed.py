@@ -121,7 +121,8 @@ class Feed:
                 if self._heard_s > heard_s:
                     wait_s = self._pace.retry
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._ending.wait(), wait_s * (0.5 + self._chance() / 2))
+                    async with asyncio.timeout(wait_s * (0.5 + self._chance() / 2)):
+                        await self._ending.wait()
                 wait_s = min(2 * wait_s, self._pace.retry_most)
         finally:
             self._over.set()
@@ -133,7 +134,8 @@ class Feed:
         self._news.set()
         if self._connected:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._over.wait(), self._pace.farewell)
+                async with asyncio.timeout(self._pace.farewell):
+                    await self._over.wait()
 
     async def _dial(self) -> None:
         """Hold one stream until it ends, for whatever reason."""
@@ -250,14 +252,16 @@ class Feed:
                 return
             self._news.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), self._pace.report)
+                async with asyncio.timeout(self._pace.report):
+                    await self._news.wait()
 
     # Without the operator.
 
     async def _watch(self) -> None:
         """Look at the mounted snapshot while the operator is not heard, and at the time."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._tried.wait(), self._pace.first)
+            async with asyncio.timeout(self._pace.first):
+                await self._tried.wait()
         while True:
             try:
                 if not self._connected:

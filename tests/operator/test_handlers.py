@@ -211,3 +211,26 @@ def test_a_kind_that_is_not_there_yet_is_waited_for() -> None:
         assert set(versions.values()) == {"7"}
 
     asyncio.run(run())
+
+
+def test_a_watch_ends_at_whatever_moment_it_is_cancelled() -> None:
+    """Also in the one in which a line came: `asyncio.wait_for` then says that all is well."""
+
+    async def scene() -> None:
+        async with serving() as server:
+            kube = server.kube()
+            for turns in range(60):
+                pod = {"metadata": {"name": "p", "namespace": SPACE, "labels": MADE}}
+                server.write("Pod", pod)
+                following = follow(kube, Cache(), "Pod", SPACE, "0", Readable((SPACE,)))
+                task = asyncio.create_task(following)
+                await asyncio.sleep(0.005)
+                server.write("Pod", pod)
+                for _ in range(turns % 20):
+                    await asyncio.sleep(0)
+                task.cancel()
+                done, _ = await asyncio.wait([task], timeout=5)
+                assert done, turns
+            await kube.close()
+
+    asyncio.run(scene())

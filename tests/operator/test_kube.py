@@ -10,7 +10,7 @@ from kubernetes.aio import client
 from kubernetes.aio.config import kube_config
 
 from support.apiserver import ApiServer, serving
-from weir_operator.kube import Kube, KubeError
+from weir_operator.kube import Kube, KubeError, pause
 
 ROUTE = {"kind": "ModelRoute", "metadata": {"namespace": "llm", "name": "gone"}, "status": {}}
 
@@ -184,3 +184,29 @@ def test_the_environment_says_which_proxy_leads_to_the_api_server(
             assert await asked(server) == 1
 
     asyncio.run(scene())
+
+
+def test_a_pause_that_is_cancelled_as_its_event_comes_is_cancelled() -> None:
+    """Else whoever pauses in a loop never ends."""
+
+    async def scene(turns: int) -> None:
+        event = asyncio.Event()
+
+        async def work() -> None:
+            while True:
+                await pause(60, event)
+                event.clear()
+
+        task = asyncio.create_task(work())
+        await asyncio.sleep(0.001)
+        event.set()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        done, left = await asyncio.wait([task], timeout=1)
+        for one in left:
+            one.cancel()
+        assert done, turns
+
+    for turns in range(6):
+        asyncio.run(scene(turns))
