@@ -49,7 +49,7 @@ class Obeyed(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
 
 
 class Past(msgspec.Struct, frozen=True, kw_only=True):
-    """All of it. `start` counts starts from 1; `begun` is by route uid, `obeyed` by route key."""
+    """All of it. `start` grows with every start; `begun` is by route uid, `obeyed` by route key."""
 
     start: int = 0
     clean: bool = True
@@ -143,13 +143,14 @@ class PastFile:
     def read(self) -> Past:
         """Return what was written.
 
-        Of a file that cannot be read it is only known that there were starts: they are counted
-        on from the time, so that no count is given twice, and the last end was no orderly one.
+        Where there is none, starts are counted on from the time, so that no count is given twice:
+        there may have been a file. One that cannot be read says that the last end was no orderly
+        one.
         """
         try:
             return msgspec.json.decode(self._path.read_bytes(), type=Past)
         except FileNotFoundError:
-            return Past()
+            return Past(start=int(self._clock()))
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
             log.error("state unreadable", extra={"file": str(self._path), "error": str(error)})
             return Past(start=int(self._clock()), clean=False)

@@ -125,7 +125,8 @@ def test_evidence_reaches_the_operator_as_it_grows(tmp_path: Path) -> None:
             await until(lambda: operator.assigned() == (3, 3))
             (tally,) = operator.seen().report.tallies
 
-            assert (tally.router, tally.boot) == (operator.seen().pod_uid, "1")
+            boot = str(pod.obedience.start)
+            assert (tally.router, tally.boot) == (operator.seen().pod_uid, boot)
 
     run(scene())
 

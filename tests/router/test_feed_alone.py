@@ -339,9 +339,9 @@ def test_what_could_not_be_applied_is_applied_and_acknowledged_later(
 
 
 def test_without_a_folder_to_write_in_no_start_is_counted_twice(tmp_path: Path) -> None:
-    def start() -> int:
+    def start(now_s: float) -> int:
         files = PodFiles(tmp_path)
         files.state = tmp_path / "missing" / "router.json"
-        return RouterPod(files, clock=lambda: 1_700_000_000.5).obedience.start
+        return RouterPod(files, clock=lambda: now_s).obedience.start
 
-    assert start() == 1_700_000_000
+    assert start(1_700_000_001.5) > start(1_700_000_000.5) > 1_700_000_000

@@ -75,10 +75,11 @@ def test_a_latch_survives_the_container_and_is_told_again(tmp_path: Path) -> Non
             async with routing(tmp_path, operator) as pod:
                 await until(operator.obeyed(routes))
                 _trip_now(pod)
+                first = pod.obedience.start
             async with routing(tmp_path, operator) as pod:
                 await until(lambda: pod.router.table.routes)
                 assert pod.policy().weight_bp == 0
-                await until(lambda: operator.seen().report.start == 2)
+                await until(lambda: operator.seen().report.start == first + 1)
                 await until(lambda: operator.seen().report.trips)
 
     run(scene())
@@ -110,9 +111,9 @@ def test_two_unclean_ends_stop_the_canary_and_are_told(tmp_path: Path) -> None:
     async def scene() -> None:
         async with operating() as operator:
             routes = operator.publish(rolling())
-            for start in (1, 2):
+            for _ in range(2):
                 async with routing(tmp_path, operator) as pod:
-                    await until(lambda s=start: operator.start_seen() == s)
+                    await until(lambda one=pod: operator.start_seen() == one.obedience.start)
                     await until(operator.obeyed(routes))
                     assert pod.policy().weight_bp == 5_000
             async with routing(tmp_path, operator) as pod:
@@ -133,13 +134,13 @@ def test_a_sidecar_that_dies_twice_stops_the_canary_for_itself_alone(tmp_path: P
     async def scene() -> None:
         async with operating() as operator:
             routes = operator.publish(rolling())
-            for start in (1, 2):
+            for _ in range(2):
                 async with routing(tmp_path, operator, sidecar=True) as pod:
-                    await until(lambda s=start: operator.start_seen() == s)
+                    await until(lambda one=pod: operator.start_seen() == one.obedience.start)
                     await until(operator.obeyed(routes))
                     await until(lambda one=pod: one.policy().weight_bp == 5_000)
             async with routing(tmp_path, operator, sidecar=True) as pod:
-                await until(lambda: operator.start_seen() == 3)
+                await until(lambda: operator.start_seen() == pod.obedience.start)
                 await until(operator.obeyed(routes))
 
                 assert pod.policy().weight_bp == 0
@@ -173,15 +174,17 @@ def test_orderly_ends_stop_nothing(tmp_path: Path) -> None:
     async def scene() -> None:
         async with operating() as operator:
             routes = operator.publish(rolling())
-            for start in (1, 2, 3, 4):
+            starts = []
+            for _ in range(4):
                 async with routing(tmp_path, operator) as pod:
-                    await until(lambda s=start: operator.start_seen() == s)
+                    starts.append(pod.obedience.start)
+                    await until(lambda: operator.start_seen() == starts[-1])
                     await until(operator.obeyed(routes))
                     await pod.feed.end()
                     pod.obedience.end()
 
             report = operator.seen().report
-            assert (report.start, report.unclean, report.clean) == (4, 0, True)
+            assert (report.start, report.unclean, report.clean) == (starts[0] + 3, 0, True)
 
     run(scene())
 
