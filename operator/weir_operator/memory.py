@@ -65,11 +65,11 @@ class RouteMemory:
     that this process wrote or recalled, and `rebuilt` says that there was none. `goal` is what
     routers should obey, `published` what they were last told, with its version; `sent` holds that
     by version. While `resuming` it is not known what they obey; `stood` is the version that the
-    cluster's snapshot gave. `refused` is a goal that the routers `refused_by` do not take, for a
-    `refusal`; `tried` are versions lowered for them.
-    `vanished` says since when a boot is over; `untold` are transitions that no Event tells yet.
-    `lagging` are sidecars that do not obey it: by pod uid, at which version they are and since
-    when; `let_go` are model servers that went though these may call them.
+    cluster's snapshot gave. `refused` is a goal that the routers `refused_by`, (pod uid, start),
+    do not take, for a `refusal`; `tried` are versions lowered for them. `vanished` says since when
+    a boot is over; `untold` are transitions that no Event tells yet. `lagging` are sidecars that
+    do not obey it: by pod uid, at which version they are and since when; `let_go` are model servers
+    that went though these may call them.
     """
 
     def __init__(self, state: RolloutState, checkpoint: Checkpoint) -> None:
@@ -92,7 +92,7 @@ class RouteMemory:
         self.resuming_since_s: float | None = None
         self.stood = NEVER
         self.refused: RoutePolicy | None = None
-        self.refused_by: frozenset[str] = frozenset()
+        self.refused_by: frozenset[tuple[str, int]] = frozenset()
         self.refusal = ""
         self.tried: frozenset[Version] = frozenset()
         self.judgement: Judgement | None = None

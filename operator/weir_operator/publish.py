@@ -145,19 +145,21 @@ def _refused(router: Connected, key: str) -> Version | None:
 def _taken(world: World, memory: RouteMemory, key: str) -> RoutePolicy | None:
     """Return what is wanted, or where routers refuse that: what they have, lowered alike.
 
-    Each form that a router has is tried once, and what is wanted when those that refused it went.
+    Each form that a router has is tried once, and what is wanted when those that refused it went
+    or started anew.
     """
     goal = memory.goal
-    refusers = {one.pod_uid: one for one in world.connected if _refuses(one, key, memory.version)}
-    still = memory.refused_by & {one.pod_uid for one in world.connected if one.alive}
+    alive = {(one.pod_uid, one.report.start): one for one in world.connected if one.alive}
+    refusers = {boot: one for boot, one in alive.items() if _refuses(one, key, memory.version)}
+    still = memory.refused_by & alive.keys()
     if goal != memory.refused or not (still or refusers):
         memory.refused, memory.refused_by, memory.tried = None, frozenset(), frozenset()
     if refusers:
         memory.refused, memory.refused_by = goal, still | refusers.keys()
         first = refusers[min(refusers)]
         memory.refusal = f"{first.pod_name}: {first.report.nacks[key].reason}"
-    for uid in sorted(refusers):
-        at = refusers[uid].report.acks.get(key, NEVER)
+    for boot in sorted(refusers):
+        at = refusers[boot].report.acks.get(key, NEVER)
         held = memory.sent.get(at) if at not in memory.tried else None
         memory.tried |= {at}
         step = kept(held, goal) if held is not None else None
@@ -168,4 +170,4 @@ def _taken(world: World, memory: RouteMemory, key: str) -> RoutePolicy | None:
 
 def _refuses(router: Connected, key: str, version: Version) -> bool:
     """Return whether a router of the Deployment refuses; a sidecar that does stops its canary."""
-    return router.alive and not router.sidecar and _refused(router, key) == version
+    return not router.sidecar and _refused(router, key) == version

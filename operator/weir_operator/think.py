@@ -32,6 +32,7 @@ from weir_core.rollout import (
 from weir_core.sequential import fingerprint, horizon_s, judge
 from weir_core.snapshot import Monitoring, RolloutPolicy, RoutePolicy
 from weir_core.status import Observed, route_status
+from weir_core.wire import Version
 from weir_operator.backends import capacity_of, unready
 from weir_operator.gather import World, clock_off_s
 from weir_operator.memory import NEVER, RouteMemory, heeded, recall, records_of, text_of
@@ -123,7 +124,8 @@ class Thinker:
         about = evidence_key(memory.state, route_uid=told.uid, objectives=objectives)
         judgement = self._judged(world, memory, told, about, now_s)
         capacity = capacity_of(world, memory.state, target.revision if target else None)
-        in_sync = _in_sync(world, memory, key)
+        acked = _acked(world, key)
+        in_sync = _in_sync(memory, acked)
         state, command = asked(world, memory, name, now_s)
         off_s = clock_off_s(world)
         inputs = Inputs(
@@ -152,6 +154,7 @@ class Thinker:
             target=target.revision.name if target else "",
             generation=int(world.routes[name]["metadata"].get("generation", 0)),
             routers=len(world.routers),
+            routers_serving=sum(version != NEVER for version in acked),
             routers_in_sync=in_sync,
             judgement=judgement,
             problems=(*_problems(world, compiled, name), *_refusals(world, memory, name)),
@@ -297,17 +300,20 @@ def _retire_vanished(world: World, memory: RouteMemory, horizon_s: int, now_s: f
             del memory.vanished[boot]
 
 
-def _in_sync(world: World, memory: RouteMemory, key: str) -> int:
-    """Return how many ready routers obey what was published last, if that is what is wanted."""
-    if memory.refused_by:
+def _acked(world: World, key: str) -> list[Version]:
+    """Return which version of a route each ready router obeys that is heard."""
+    return [
+        router.report.acks.get(key, NEVER)
+        for router in world.connected
+        if router.alive and not router.sidecar and router.pod_uid in world.routers
+    ]
+
+
+def _in_sync(memory: RouteMemory, acked: list[Version]) -> int:
+    """Return how many routers obey what was published last, if that is what is wanted."""
+    if memory.refused_by or memory.version == NEVER:
         return 0
-    obeying = 0
-    for router in world.connected:
-        if router.sidecar or not router.alive or router.pod_uid not in world.routers:
-            continue
-        acked = router.report.acks.get(key)
-        obeying += acked is not None and tuple(acked) == memory.version != NEVER
-    return obeying
+    return sum(version == memory.version for version in acked)
 
 
 def _out(world: World, state: RolloutState) -> dict[str, str]:

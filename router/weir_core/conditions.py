@@ -35,17 +35,18 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     """What a status tells beside the state, as seen at one moment.
 
     `target` is the revision that the spec asks for, "" while it has problems. `routers` are the
-    ready ones, `routers_in_sync` those that acknowledged the latest. `judgement` is about the
-    state's canary, and `objectives` are those that it judged; `actual_weight_bp` is the share
-    measured, if any. `ejected` gives the reason by identity of the backends that no ready
-    router can reach. `capacity_message` says what the canary's backends lack.
-    `clock_off_s` is how far most routers' clocks are ahead, 0 while clocks agree.
+    ready ones; `routers_serving` acknowledged any version of the route, `routers_in_sync` the
+    latest. `judgement` is about the state's canary, and `objectives` are those that it judged;
+    `actual_weight_bp` is the share measured, if any. `ejected` gives the reason by identity of the
+    backends that no ready router can reach. `capacity_message` says what the canary's backends
+    lack. `clock_off_s` is how far most routers' clocks are ahead, 0 while clocks agree.
     """
 
     policy: RolloutPolicy
     target: str = ""
     generation: int = 0
     routers: int = 0
+    routers_serving: int = 0
     routers_in_sync: int = 0
     judgement: Judgement | None = None
     problems: tuple[Problem, ...] = ()
@@ -272,7 +273,7 @@ def _ready(state: RolloutState, observed: Observed, message: str) -> Condition:
         return "False", reasons.STABLE_LOST, lost_text(state, observed.target)
     if not state.stable:
         return "False", reasons.NO_STABLE, "no revision is stable yet"
-    if not observed.routers_in_sync:
+    if not observed.routers_serving:
         return "False", reasons.NO_ROUTERS, "no ready router has acknowledged this route"
     out = outage(state, observed.ejected)
     if out:

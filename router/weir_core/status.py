@@ -102,7 +102,7 @@ def _phase(state: RolloutState, observed: Observed) -> str:
         return "Degraded"
     if outage(state, observed.ejected):
         return "Progressing" if is_loading(state, observed.ejected) else "Degraded"
-    if state.phase == "Healthy" and not (state.stable and observed.routers_in_sync):
+    if state.phase == "Healthy" and not (state.stable and observed.routers_serving):
         return "Progressing"
     return state.phase
 
@@ -149,7 +149,7 @@ def _idle(state: RolloutState, observed: Observed) -> str:
     if not state.stable:
         found = (p.condition for p in observed.problems if p.condition != "Programmed")
         return f"no revision yet: the spec has a problem, see condition {next(found, 'Accepted')}"
-    if not observed.routers_in_sync:
+    if not observed.routers_serving:
         return f"{state.stable} is stable; no ready router has acknowledged it yet"
     return f"{state.stable} serves everything"
 

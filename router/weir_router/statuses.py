@@ -47,6 +47,7 @@ class Statuses:
             policy=route.rollout,
             target=compiled.revision.name if compiled else "",
             routers=1,
+            routers_serving=1,
             routers_in_sync=1,
             judgement=judgement,
             problems=world.problems_of(key, route),

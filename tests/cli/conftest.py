@@ -69,6 +69,7 @@ def told_of(
         policy=course.policy,
         target="" if problems else course.state.canary or course.state.stable,
         routers=1,
+        routers_serving=1,
         routers_in_sync=1,
         judgement=judgement,
         problems=problems,

@@ -16,7 +16,7 @@ def lost(course: Course) -> Course:
 
 def told(course: Course, kind: str) -> tuple[str, str]:
     """Return reason and message of a condition."""
-    observed = Observed(policy=course.policy, target=B.name, routers=1, routers_in_sync=1)
+    observed = Observed(policy=course.policy, target=B.name, routers_serving=1)
     conditions = route_conditions(course.state, observed, message="m", old=(), now_s=0)
     found = next(one for one in conditions if one["type"] == kind)
     assert found["status"] == ("True" if kind == "Stalled" else "False")

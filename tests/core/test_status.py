@@ -35,6 +35,7 @@ def status_of(course: Course, **observed):
         "target": course.told["target"].name if course.told["target"] else "",
         "generation": 7,
         "routers": 6,
+        "routers_serving": 6,
         "routers_in_sync": 6,
         **observed,
     }
@@ -340,7 +341,7 @@ def test_the_event_that_starts_a_rollout_tells_the_change():
 
 
 def test_what_no_router_serves_yet_is_not_healthy():
-    told = status_of(_healthy(), routers=0, routers_in_sync=0)
+    told = status_of(_healthy(), routers=0, routers_serving=0, routers_in_sync=0)
     assert told["phase"] == "Progressing"
     assert told["message"].endswith("no ready router has acknowledged it yet")
     assert status_of(_healthy())["phase"] == "Healthy"

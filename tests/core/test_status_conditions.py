@@ -25,6 +25,7 @@ def conditions(course: Course, old=None, **observed) -> dict[str, dict[str, str]
         "target": course.told["target"].name if course.told["target"] else "",
         "generation": 7,
         "routers": 6,
+        "routers_serving": 6,
         "routers_in_sync": 6,
         **observed,
     }
@@ -224,7 +225,7 @@ def test_of_what_was_not_known_before_only_bad_news_is_an_event():
 
 def test_a_condition_keeps_its_time_while_its_status_stays():
     course = started()
-    told = Observed(policy=course.policy, target=B.name, routers=1, routers_in_sync=1)
+    told = Observed(policy=course.policy, target=B.name, routers_serving=1)
     old = route_status(course.state, told, now_s=5_000.0)
     course.tell(judgement=judged(canary=200))
     shown = conditions(course, old=old)

@@ -44,7 +44,8 @@ def health(status, *, generation=1, **more):
 
 
 def route(course, **told):
-    told = {"policy": course.policy, "routers": 2, "routers_in_sync": 2, "generation": 1} | told
+    obeyed = {"routers": 2, "routers_serving": 2, "routers_in_sync": 2}
+    told = {"policy": course.policy, "generation": 1} | obeyed | told
     return route_status(course.state, Observed(**told), now_s=course.now_s)
 
 
@@ -101,7 +102,10 @@ ROUTES = {
         "Progressing",
     ),
     "a router does not obey yet": (route(healthy(), routers_in_sync=1), "Progressing"),
-    "no router is ready": (route(healthy(), routers=0, routers_in_sync=0), "Progressing"),
+    "no router is ready": (
+        route(healthy(), routers=0, routers_serving=0, routers_in_sync=0),
+        "Progressing",
+    ),
     "the spec was not seen yet": (route(healthy(), generation=0), "Progressing"),
     "nothing was told yet": ({}, "Progressing"),
 }

@@ -126,6 +126,24 @@ def test_a_router_that_refuses_a_lowering_gets_it_in_the_form_that_it_has():
     asyncio.run(refused())
 
 
+async def refused_until_a_restart():
+    async with operators("r1", "r2") as ring:
+        await ring.serving()
+        ring.routers["r1"].refuses = lambda policy: "it cannot be compiled here"
+        ring.api.write(routed("40s"))
+        await until(lambda: ring.condition("Programmed").get("reason") == "RoutersRefuse")
+        assert ring.condition("Ready")["status"] == "True"
+        ring.routers["r1"] = Listener("r1", start=2)
+        ring.air.reach()
+        ring.wake(SPACE)
+        await until(lambda: ring.condition("Programmed").get("status") == "True")
+
+
+def test_a_refusal_takes_nothing_from_ready_and_ends_with_the_start_that_refused():
+    """A container that starts anew may be of the release that understands it."""
+    asyncio.run(refused_until_a_restart())
+
+
 async def refused_by_a_sidecar():
     async with operators("r1") as ring:
         side = ring.routers["side"] = Listener("side")

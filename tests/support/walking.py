@@ -142,8 +142,9 @@ def _at(obj: Obj, version: int) -> Obj:
 class Listener:
     """One router: what it holds, and what it reports. `deaf` takes no pushes."""
 
-    def __init__(self, uid: str) -> None:
+    def __init__(self, uid: str, start: int = 1) -> None:
         self.uid = uid
+        self.start = start
         self.orders = Orders(self.problem)
         self.deaf = False
         self.silent = False
@@ -163,7 +164,7 @@ class Listener:
     def report(self) -> Report:
         latched = self.policy.latched if self.policy else ()
         return Report(
-            start=1,
+            start=self.start,
             as_of_s=time.time(),
             acks=self.orders.acks,
             nacks=dict(self.orders.nacks),
