@@ -13,7 +13,6 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from weir_core.backend_status import BackendSeen, backend_news, backend_status
 from weir_core.errors import Problem
 from weir_core.resources import title_of, title_of_object
 from weir_core.rollout_state import Transition
@@ -29,7 +28,7 @@ from weir_operator.in_place import answers, deferral, rendering_for
 from weir_operator.kube import FIELD_MANAGER, Kube, KubeError
 from weir_operator.leader import Leader
 from weir_operator.objects import BACKEND, foreign, owner_of
-from weir_operator.persist import EVIDENCE_PACE_S, Persister, owned_alike, turned, with_status
+from weir_operator.persist import Persister, owned_alike
 from weir_operator.revisions import StoredBackend, adopted, backend_revision, stored_backend
 from weir_operator.routers import (
     MAX_SNAPSHOT,
@@ -80,7 +79,6 @@ class Applier:
         self._workloads = workloads
         self._persister = Persister(kube, cache)
         self.authority = ""
-        self._told: dict[str, dict[str, tuple[object, float]]] = {}
         self._applied = Applied(cache)
         self._contest = Contest()
         self._stored: dict[str, dict[str, Version]] = {}
@@ -164,7 +162,6 @@ class Applier:
 
     def forget(self, namespace: str) -> None:
         """Forget a namespace that nothing is left of."""
-        self._told.pop(namespace, None)
         self._stored.pop(namespace, None)
         self._turns.pop(namespace, None)
         self._applied.forget(namespace)
@@ -363,10 +360,6 @@ class Applier:
 
     def _unwanted(self, world: World, wanted: set[str]) -> list[Obj]:
         """Return revisions of backends that nobody asks for, and forget what is gone."""
-        uids = {one["metadata"]["uid"] for one in world.backends.values()}
-        told = self._told.get(world.namespace, {})
-        for uid in told.keys() - uids:
-            del told[uid]
         found = {
             name: obj
             for name, obj in world.revisions.items()
@@ -382,28 +375,6 @@ class Applier:
         meta = revision["metadata"]
         self._must_lead()
         await self._kube.delete("ModelRevision", meta["namespace"], meta["name"], meta["uid"])
-
-    async def tell_backend(self, world: World, name: str, seen: BackendSeen, now_s: float) -> None:
-        """Write a backend's status where it differs in more than numbers, or now and then."""
-        obj = self._cache.get("ModelBackend", world.namespace, name)
-        if obj is None:
-            return
-        told, key = self._told.setdefault(world.namespace, {}), obj["metadata"]["uid"]
-        before, before_s = told.get(key, (None, float("-inf")))
-        known = seen, obj["metadata"]["resourceVersion"]
-        is_due = time.monotonic() - before_s > EVIDENCE_PACE_S
-        if before == known and not is_due:
-            return
-        old = obj.get("status") or {}
-        status = backend_status(seen, now_s=now_s, old=old)
-        if status == old:
-            told[key] = known, time.monotonic()
-            return
-        if turned(old, status) or is_due:
-            self._must_lead()
-            self._cache.put(await self._kube.apply(with_status(obj, status), sub="status"))
-            told[key] = None, time.monotonic()
-            await self._persister.tell(obj, backend_news(old, status))
 
 
 def _versions(packed: Packed) -> dict[str, Version]:

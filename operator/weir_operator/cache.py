@@ -32,6 +32,7 @@ class Cache:
     def __init__(self, changed: Callable[[str], None] = lambda namespace: None) -> None:
         self._kinds: dict[str, dict[Name, Obj]] = {}
         self._gone: dict[tuple[str, Name], int] = {}
+        self._listed: dict[tuple[str, str], int] = {}
         self._changed = changed
 
     def put(self, obj: Obj) -> None:
@@ -39,8 +40,7 @@ class Cache:
         name, version = name_of(obj), version_of(obj)
         known = self._kinds.setdefault(obj["kind"], {})
         old = known.get(name)
-        same = old is not None and old["metadata"].get("uid") == obj["metadata"].get("uid")
-        if same and old is not None and version <= version_of(old):
+        if old is not None and version <= version_of(old):
             return
         if version <= self._gone.get((obj["kind"], name), -1):
             return
@@ -57,15 +57,29 @@ class Cache:
         self._lose(obj["kind"], name, version)
 
     def replace(self, kind: str, objects: Iterable[Obj], version: str, namespace: str = "") -> None:
-        """Take a whole list of a kind (of one namespace, where one is given)."""
+        """Take a whole list of a kind (of one namespace, where one is given).
+
+        One that is older than the list before it is of a cluster whose store was brought back from
+        a backup: what was known beside it is no more.
+        """
         listed = {name_of(obj): obj for obj in objects}
+        as_of = int(version) if version.isdigit() else 0
+        if 0 < as_of < self._listed.get((kind, namespace), 0):
+            self._forget(kind, namespace)
+        self._listed[kind, namespace] = as_of or self._listed.get((kind, namespace), 0)
         for obj in listed.values():
             self.put(obj)
-        as_of = int(version) if version.isdigit() else 0
         for name, obj in list(self._kinds.get(kind, {}).items()):
-            elsewhere = namespace and name[0] != namespace
-            if name not in listed and not elsewhere and version_of(obj) <= as_of:
+            here = namespace in ("", name[0])
+            if name not in listed and here and version_of(obj) <= as_of:
                 self._lose(kind, name, as_of)
+
+    def _forget(self, kind: str, namespace: str) -> None:
+        for name in [name for name in self._kinds.get(kind, {}) if namespace in ("", name[0])]:
+            del self._kinds[kind][name]
+            self._changed(name[0])
+        for key in [key for key in self._gone if key[0] == kind and namespace in ("", key[1][0])]:
+            del self._gone[key]
 
     def _lose(self, kind: str, name: Name, version: int) -> None:
         del self._kinds[kind][name]

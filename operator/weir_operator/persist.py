@@ -7,9 +7,11 @@ again. So does whoever leads no more, between any two writes.
 
 import logging
 import secrets
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from weir_core.backend_status import BackendSeen, backend_news, backend_status
 from weir_core.history import RevisionRecord
 from weir_core.resources import title_of_object
 from weir_core.revision_spec import record_status
@@ -35,9 +37,9 @@ def _always() -> bool:
 
 
 class Persister:
-    """Writes routes' memories. Raises KubeError; 409 means that the walk must begin again.
+    """Writes routes' memories and backends' statuses. Raises KubeError; after 409 walk again.
 
-    `leads` is asked before every write of a memory: a process may stand still between any two.
+    `leads` is asked before every write: a process may stand still between any two.
     """
 
     def __init__(self, kube: Kube, cache: Cache, leads: Callable[[], bool] = _always) -> None:
@@ -86,6 +88,36 @@ class Persister:
             memory.sign(text_of(full))
             await self._apply(with_status(obj, full), sub="status")
         memory.status = full
+
+    async def save_backend(
+        self,
+        world: World,
+        name: str,
+        seen: BackendSeen,
+        now_s: float,
+        told: dict[str, tuple[object, float]],
+    ) -> None:
+        """Write a backend's status where it differs in more than numbers, or now and then.
+
+        `told` is of the calls before: what the status says by backend, and when it was written.
+        """
+        obj = self._cache.get("ModelBackend", world.namespace, name)
+        if obj is None:
+            return
+        before, before_s = told.get(name, (None, float("-inf")))
+        known = seen, obj["metadata"]["resourceVersion"]
+        is_due = time.monotonic() - before_s > EVIDENCE_PACE_S
+        if before == known and not is_due:
+            return
+        old = obj.get("status") or {}
+        status = backend_status(seen, now_s=now_s, old=old)
+        if status == old:
+            told[name] = known, time.monotonic()
+            return
+        if turned(old, status) or is_due:
+            await self._apply(with_status(obj, status), sub="status")
+            told[name] = None, time.monotonic()
+            await self.tell(obj, backend_news(old, status))
 
     def _as_thought_about(self, obj: Obj, memory: RouteMemory) -> Obj:
         """Return the object to be written to: later than `obj` by this process's writes alone.

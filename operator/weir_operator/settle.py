@@ -136,7 +136,7 @@ class Settler:
             more = found.get(backend, ())
             seen = seen_of(world, compiled, backend, own.get(backend, ()), uses, more)
             try:
-                await self._applier.tell_backend(world, backend, seen, now_s)
+                await self._persister.save_backend(world, backend, seen, now_s, space.told)
             except KubeError as error:
                 trouble.append(error)
         if again_s is not None:
@@ -213,9 +213,9 @@ class Settler:
     async def _tell_refusal(
         self, space: Namespace, job: Job, memory: RouteMemory, error: KubeError
     ) -> None:
-        """Tell on a route that the API server takes no revision of it, as far as it takes that."""
+        """Tell on a route that the API server does not take what is written of it, if it can be."""
         thought, obj = job.thought, job.world.routes[job.thought.name]
-        problem = refused(title_of_object(obj), error, what="ModelRevisions")
+        problem = refused(title_of_object(obj), error, what="ModelRevisions and a status")
         problem = replace(problem, condition="Programmed")
         observed = replace(thought.observed, problems=(*thought.observed.problems, problem))
         if thought.order == "raise":

@@ -31,7 +31,8 @@ class Namespace:
 
     `raising` are the raises that still hold: a lowering since takes a route out. `latest` is what
     was last gathered and compiled. `bodies` are the ModelRevisions of the model servers that should
-    run, as last seen: one that somebody deletes is made again.
+    run, as last seen: one that somebody deletes is made again. `told` is what a backend's status
+    says and when that was written, by name.
     """
 
     def __init__(self, max_routers: int) -> None:
@@ -50,6 +51,7 @@ class Namespace:
         self.bodies: dict[str, Obj] = {}
         self.compiled: tuple[object, Compiled] | None = None
         self.refused: dict[str, str] = {}
+        self.told: dict[str, tuple[object, float]] = {}
         self.figures: dict[str, float] = {}
         self.parked: dict[str, tuple[str, str]] = {}
         self.empty_since_s: float | None = None
@@ -58,10 +60,13 @@ class Namespace:
         self.attention = Attention()
 
     def forget_gone(self) -> None:
-        """Forget what was noted of routes that are no more."""
+        """Forget what was noted of routes and backends that are no more."""
         for noted in (self.raising, self.refused):
             for name in noted.keys() - self.thinker.memories.keys():
                 del noted[name]
+        if self.latest is not None:
+            for name in self.told.keys() - self.latest[0].backends.keys():
+                del self.told[name]
 
     @property
     def lacks_calibration(self) -> bool:

@@ -71,3 +71,31 @@ def test_what_a_list_took_away_does_not_come_back_by_an_old_event(cache):
     assert version(cache) is None
     cache.put(obj(8))
     assert version(cache) == "8"
+
+
+def test_an_old_event_of_an_object_before_does_not_replace_the_one_that_is(cache):
+    cache.put(obj(8, uid="another"))
+    cache.put(obj(6))
+    assert version(cache) == "8"
+
+
+def test_a_list_older_than_the_one_before_is_of_a_store_brought_back(cache, heard):
+    """Its versions begin again where the backup was taken."""
+    cache.replace("Pod", [obj(50), obj(60, name="b"), obj(55, namespace="other")], "70")
+    cache.put(obj(80, name="c"))
+    cache.drop(obj(71, name="b"))
+    heard.clear()
+    cache.replace("Pod", [obj(20), obj(21, name="b")], "30")
+    assert [version(cache, name) for name in "abc"] == ["20", "21", None]
+    assert not cache.of("Pod", "other")
+    assert set(heard) == {"n", "other"}
+    cache.put(obj(31))
+    assert version(cache) == "31"
+
+
+def test_of_one_namespace_brought_back_the_others_stay(cache):
+    cache.replace("Pod", [obj(50)], "70", "n")
+    cache.put(obj(55, namespace="other"))
+    cache.replace("Pod", [], "30", "n")
+    assert version(cache) is None
+    assert cache.of("Pod", "other")

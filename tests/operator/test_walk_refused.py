@@ -41,7 +41,10 @@ async def first_refused(status):
         ring.api.write(backend(), routed("30s"))
         await ring.start()
         await until(lambda: ring.condition("Programmed").get("reason") == "Refused", 30)
-        assert "wanted ModelRevisions that it takes" in ring.condition("Programmed")["message"]
+        assert (
+            "wanted ModelRevisions and a status that it takes"
+            in ring.condition("Programmed")["message"]
+        )
         assert ring.condition("Stalled")["status"] == "True"
         assert ring.condition("Ready")["status"] == "False"
         assert ring.events().count("Refused") == 1
