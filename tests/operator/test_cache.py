@@ -95,6 +95,7 @@ def test_a_list_older_than_the_one_before_is_of_a_store_brought_back(cache, hear
 
 def test_of_one_namespace_brought_back_the_others_stay(cache):
     cache.replace("Pod", [obj(50)], "70", "n")
+    cache.replace("Pod", [obj(50)], "", "n")
     cache.put(obj(55, namespace="other"))
     cache.replace("Pod", [], "30", "n")
     assert version(cache) is None
