@@ -115,12 +115,13 @@ class Leader:
     async def release(self) -> None:
         """Let the next one in at once."""
         try:
-            lease = await self._kube.get("Lease", self._namespace, self._name)
-            if lease is not None and lease["spec"].get("holderIdentity") == self._identity:
-                lease["spec"]["holderIdentity"] = ""
-                await self._kube.replace(lease)
-        except KubeError as error:
-            log.warning("lease not released", extra={"error": str(error)})
+            async with asyncio.timeout(self._pace.answer):
+                lease = await self._kube.get("Lease", self._namespace, self._name)
+                if lease is not None and lease["spec"].get("holderIdentity") == self._identity:
+                    lease["spec"]["holderIdentity"] = ""
+                    await self._kube.replace(lease)
+        except (KubeError, TimeoutError) as error:
+            log.warning("lease not released", extra={"error": repr(error)})
 
     async def _try(self) -> bool:
         try:

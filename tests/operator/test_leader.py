@@ -174,6 +174,21 @@ def test_an_api_that_refuses_keeps_nobody_from_ending() -> None:
     asyncio.run(scene())
 
 
+def test_an_api_that_is_silent_keeps_nobody_from_ending() -> None:
+    async def scene() -> None:
+        api = Api()
+        one = leader(api)
+        await one.acquire()
+
+        async def silent(*args: Any) -> Any:
+            await asyncio.Event().wait()
+
+        api.get = silent  # type: ignore[method-assign]
+        await asyncio.wait_for(one.release(), 5)
+
+    asyncio.run(scene())
+
+
 def test_a_lease_that_was_deleted_a_second_ago_begins_a_later_term() -> None:
     async def scene() -> None:
         api = Api()
