@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -27,6 +28,8 @@ EACH = 20
 """Answers of every router that evidence is merged of, at least."""
 REACH_S = 1.0
 """From the crossing until no router sends the canary anything."""
+APART_S = 1.5
+"""Between two answers where it is asked which of them was the one that crossed."""
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +104,23 @@ def test_a_bad_canary_leaves_three_routers_at_once(weir: Cluster, three: str) ->
     print(f"\n    by {told['decidedBy']}; weight 0 after {', '.join(f'{s:.3f}' for s in late)} s")
     # By the clocks of the programs themselves, which are this machine's.
     assert late[-1] <= REACH_S
+
+
+def test_the_answer_that_crosses_the_bound_is_the_canarys_last(weir: Cluster, three: str) -> None:
+    """One answer at a time, so that what the answer tells has crossed, or not, before the next."""
+    broken = backend("small", "small", revision="broken-format")
+    _let_in(weir, three, route(threshold="0.001"), broken)
+    with (
+        weir.url("weir-router", 80, namespace=three) as url,
+        traffic(url, workers=1, every_s=APART_S) as load,
+    ):
+        wait_for(lambda: unweighted(weir, three, COUNT), 300, "weight 0 everywhere")
+        since = gauge(weir, three, "weir_canary_weight_since_timestamp_seconds")
+    wall_s = time.time() - time.monotonic()
+    assert (load.failures, len(since)) == ([], COUNT)
+    answers = [one.at_s + wall_s for one in load.answered if one.arm == "canary"]
+    last_s = answers[-1]
+    late = sorted(at_s - last_s for at_s in since.values())
+    weir.timings["answer that crossed until weight 0 in the last of three routers"] = late[-1]
+    print(f"\n    {len(answers)} answers; weight 0 after {', '.join(f'{s:.3f}' for s in late)} s")
+    assert -0.1 < late[0] <= late[-1] <= REACH_S

@@ -306,10 +306,14 @@ def _failure(error: openai.OpenAIError) -> Failure:
 
 @dataclass
 class Traffic:
-    """A steady load of the demo's questions, none of them asked twice by the client."""
+    """A steady load of the demo's questions, none of them asked twice by the client.
+
+    Each of its workers rests for `every_s` after an answer.
+    """
 
     url: str
     model: str
+    every_s: float = 0.0
     answered: list[Answer] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -350,6 +354,7 @@ class Traffic:
                     continue
                 arm, tier = (raw.headers.get(f"x-weir-{name}", "") for name in ("arm", "tier"))
                 self.answered.append(Answer(time.monotonic(), arm, tier))
+                self._stop.wait(self.every_s)
 
 
 def _is_up(url: str) -> bool:
@@ -360,14 +365,16 @@ def _is_up(url: str) -> bool:
 
 
 @contextmanager
-def traffic(url: str, model: str = "assistant", *, workers: int = 4) -> Iterator[Traffic]:
+def traffic(
+    url: str, model: str = "assistant", *, workers: int = 4, every_s: float = 0.0
+) -> Iterator[Traffic]:
     """Ask while the block runs.
 
     It waits until the node leads new connections to the Service. A connection that was tried
     before would time out, however often it is tried again: the kernel remembers where it went.
     """
     wait_for(lambda: _is_up(url), 90, f"{url} to be reached")
-    load = Traffic(url, model)
+    load = Traffic(url, model, every_s)
     threads = [
         threading.Thread(target=load._ask, args=(number, workers)) for number in range(workers)
     ]
