@@ -154,7 +154,7 @@ class Thinker:
             target=target.revision.name if target else "",
             generation=int(world.routes[name]["metadata"].get("generation", 0)),
             routers=len(world.routers),
-            routers_serving=sum(version != NEVER for version in acked),
+            routers_serving=_serving(world, memory, acked, now_s),
             routers_in_sync=in_sync,
             judgement=judgement,
             problems=(*_problems(world, compiled, name), *_refusals(world, memory, name)),
@@ -307,6 +307,16 @@ def _acked(world: World, key: str) -> list[Version]:
         for router in world.connected
         if router.alive and not router.sidecar and router.pod_uid in world.routers
     ]
+
+
+def _serving(world: World, memory: RouteMemory, acked: list[Version], now_s: float) -> int:
+    """Return how many ready routers obey any version of a route.
+
+    After a restart that is taken from the snapshot in the cluster until they had their time.
+    """
+    if memory.resuming and memory.stood != NEVER and not memory.overdue(now_s):
+        return len(world.routers)
+    return sum(version != NEVER for version in acked)
 
 
 def _in_sync(memory: RouteMemory, acked: list[Version]) -> int:

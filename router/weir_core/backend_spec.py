@@ -139,7 +139,8 @@ class ApiKeyRef(Form):
     """A key by the name of its file in the router's keys folder (Secret weir-router-keys)."""
 
     key: FileName
-    """The file's name, and so the key in that Secret."""
+    """The key in the Secret weir-router-keys of the route's namespace; without a cluster, the name
+    of a file in the folder that --keys names. While it is missing the service is not called."""
 
 
 class External(Form):

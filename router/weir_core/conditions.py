@@ -95,13 +95,14 @@ def turned(
 ) -> tuple[Transition, ...]:
     """Return what turned between two lists of conditions, as far as it is worth an Event.
 
-    Of what was not known before only bad news is told.
+    Of what was not known before only bad news is told, and not that its routers begin.
     """
     known = {one["type"]: one for one in before}
     return tuple(
         Transition(reason=one["reason"], message=one["message"], warning=_is_bad(one))
         for one in after
         if _is_news(one, known.get(one["type"], {"status": "True"}))
+        and (known or one["reason"] != reasons.NO_ROUTERS)
     )
 
 

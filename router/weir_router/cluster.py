@@ -156,7 +156,8 @@ async def _serve(settings: Settings, said: Callable[[str], None]) -> None:
         file=PastFile(settings.state_dir / STATE_FILE, clock=clock),
         clock=clock,
     )
-    upstreams = Upstreams(Keys(settings.keys_dir), told_to(metrics))
+    keys = Keys(settings.keys_dir, "Secret weir-router-keys")
+    upstreams = Upstreams(keys, told_to(metrics))
     router = Router(
         name=settings.pod_name,
         mark=settings.mark,
@@ -167,7 +168,7 @@ async def _serve(settings: Settings, said: Callable[[str], None]) -> None:
         bounds=settings.bounds,
         on_trip=obedience.tripped,
     )
-    obedience.attach(router, upstreams.ejected)
+    obedience.attach(router, upstreams.out)
     feed = Feed(
         _link(settings),
         obedience=obedience,

@@ -6,7 +6,7 @@ sidecar lowers is its own affair: it dies of its application as often as of a ca
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 
 from msgspec.structs import replace
 
@@ -18,7 +18,6 @@ from weir_router.orders import Orders
 from weir_router.past import Past, PastFile, killers, noted, started, tripped
 from weir_router.serve import Router
 from weir_router.trial import problem
-from weir_router.upstreams import Ejection
 
 log = logging.getLogger("weir")
 
@@ -49,7 +48,7 @@ class Obedience:
         self._refused: dict[str, Nack] = {}
         self._behind = False
         self._cut_off = sidecar
-        self._ejected: Callable[[], Iterable[Ejection]] = lambda: ()
+        self._out: Callable[[], Mapping[str, str]] = dict
         self.draining = False
         self.on_news: Callable[[], None] = lambda: None
 
@@ -63,11 +62,9 @@ class Obedience:
         """Whether there ever was a snapshot."""
         return self._orders.any
 
-    def attach(
-        self, router: Router, ejected: Callable[[], Iterable[Ejection]] = lambda: ()
-    ) -> None:
-        """Say which router obeys, and what tells of its backends; before anything else."""
-        self._router, self._ejected = router, ejected
+    def attach(self, router: Router, out: Callable[[], Mapping[str, str]] = dict) -> None:
+        """Say which router obeys, and why which backends are out; before anything else."""
+        self._router, self._out = router, out
 
     # Orders in.
 
@@ -164,7 +161,7 @@ class Obedience:
             acks=self._acks,
             nacks=dict(self._orders.nacks),
             trips=self._untold(),
-            ejected={one.backend.identity: one.cause for one in self._ejected()},
+            ejected=dict(self._out()),
             draining=self.draining or final,
         )
 

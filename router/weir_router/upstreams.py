@@ -6,6 +6,7 @@ without spending an attempt on it; one probe at a time finds out whether it is b
 
 import ssl
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -42,11 +43,12 @@ class Upstream:
         "_cause",
         "_ejected_until_s",
         "_failures",
+        "_key",
+        "_keyless",
         "_probing",
         "_since_s",
         "_turned",
         "backend",
-        "headers",
         "pool",
     )
 
@@ -54,18 +56,35 @@ class Upstream:
         self,
         backend: Backend,
         pool: Pool,
-        headers: Callable[[], list[tuple[bytes, bytes]]],
+        key: Callable[[], bytes] | None,
         turned: Turned = lambda backend, why: None,
     ) -> None:
         self.backend = backend
         self.pool = pool
-        self.headers = headers
+        self._key = key
+        self._keyless = False
         self._turned = turned
         self._failures = 0
         self._ejected_until_s = 0.0
         self._probing = False
         self._cause = ""
         self._since_s = 0.0
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Return what a call carries beside its body's own."""
+        key = self._key() if self._key is not None else b""
+        return [(b"authorization", b"Bearer " + key)] if key else []
+
+    @property
+    def keyless(self) -> bool:
+        """Whether the key that it wants is not there: it is not called without."""
+        if self._key is None:
+            return False
+        keyless = not self._key()
+        if keyless != self._keyless:
+            self._keyless = keyless
+            self._turned(self.backend, f"no key {self.backend.key!r}" if keyless else "")
+        return keyless
 
     @property
     def ejection(self) -> Ejection | None:
@@ -81,6 +100,8 @@ class Upstream:
 
     def available(self, now_s: float) -> bool:
         """Return whether a call may be tried; an ejected backend lets one probe through."""
+        if self.keyless:
+            return False
         if self._failures < EJECT_AFTER:
             return True
         if now_s < self._ejected_until_s or self._probing:
@@ -90,6 +111,8 @@ class Upstream:
 
     def back_in_s(self, now_s: float) -> float:
         """Return in how many seconds an ejected backend is tried again, 0 for one that is well."""
+        if self.keyless:
+            return EJECT_MAX_S
         if self._failures < EJECT_AFTER:
             return 0.0
         return max(self._ejected_until_s - now_s, 0.0)
@@ -121,10 +144,14 @@ class Upstream:
 
 
 class Keys:
-    """API keys as files of one folder, re-read when they change; never logged."""
+    """API keys as files of one folder, re-read when they change; never logged.
 
-    def __init__(self, folder: Path | None) -> None:
+    `whose` is how people know that folder.
+    """
+
+    def __init__(self, folder: Path | None, whose: str = "the folder that --keys names") -> None:
         self._folder = folder
+        self.whose = whose
         self._read: dict[str, tuple[int, bytes]] = {}
 
     def get(self, name: str) -> bytes:
@@ -173,6 +200,14 @@ class Upstreams:
         found = (upstream.ejection for upstream in self._by_identity.values())
         return tuple(one for one in found if one is not None)
 
+    def out(self) -> dict[str, str]:
+        """Return why a backend is not called, by identity: it is ejected, or its key is missing."""
+        return {one.backend.identity: one.cause for one in self.ejected()} | {
+            identity: f"no key {upstream.backend.key!r} in {self._keys.whose}"
+            for identity, upstream in self._by_identity.items()
+            if upstream.keyless
+        }
+
     def _make(self, backend: Backend, limits: Limits) -> Upstream:
         context = ssl.create_default_context() if backend.url.startswith("https:") else None
         pool = Pool(
@@ -181,19 +216,10 @@ class Upstreams:
             ssl_context=context,
             resolve=self._resolver,
         )
-        upstream = Upstream(backend, pool, self._headers(backend.key), self._turned)
+        key = partial(self._keys.get, backend.key) if backend.key else None
+        upstream = Upstream(backend, pool, key, self._turned)
         self._by_identity[backend.identity] = upstream
         return upstream
-
-    def _headers(self, key: str) -> Callable[[], list[tuple[bytes, bytes]]]:
-        if not key:
-            return list
-
-        def with_key() -> list[tuple[bytes, bytes]]:
-            value = self._keys.get(key)
-            return [(b"authorization", b"Bearer " + value)] if value else []
-
-        return with_key
 
     def close(self) -> None:
         """Close every pool."""

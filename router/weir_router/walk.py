@@ -224,7 +224,8 @@ class Walk:
         now_s = self.clock()
         if not upstream.available(now_s):
             self._count("ejected")
-            self._note("resting after failures", upstream.back_in_s(now_s))
+            why = "no API key" if upstream.keyless else "resting after failures"
+            self._note(why, upstream.back_in_s(now_s))
             return Failed(call.id, now_s, "Connect", asked=False)
         self._asking = upstream
         ask = self.arm.ask(call.tier, call.backend, max_tokens=call.max_tokens, stream=call.stream)

@@ -37,6 +37,25 @@ def test_a_raise_of_just_before_a_crash_waits_for_every_ready_router():
     asyncio.run(crash_after_persist())
 
 
+async def edited_while_nobody_led():
+    async with operators("r1", "r2") as ring:
+        await ring.serving()
+        await ring.kill()
+        ring.api.write(routed("40s"))
+        for router in ring.routers.values():
+            router.silent = True
+        happened = ring.events()
+        await ring.start()
+        await until(lambda: ring.condition("Accepted")["observedGeneration"] == 2)
+        assert ring.condition("Ready")["status"] == "True"
+        assert "NoRouters" not in ring.events()[len(happened) :]
+
+
+def test_an_edit_that_meets_a_new_leader_takes_nothing_from_ready():
+    """Its routers need a moment to be heard, and serve meanwhile."""
+    asyncio.run(edited_while_nobody_led())
+
+
 async def restarted():
     async with operators("r1", "r2") as ring:
         await ring.serving()

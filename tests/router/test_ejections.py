@@ -1,6 +1,9 @@
 """Which backends are out, as the router tells it."""
 
+from pathlib import Path
+
 import pytest
+from msgspec.structs import replace
 
 from support.routes import LARGE, SMALL
 from weir_router.upstreams import EJECT_AFTER, Keys, Upstreams
@@ -46,3 +49,26 @@ def test_a_backend_that_nobody_calls_any_more_is_not_told(upstreams: Upstreams) 
     fail(upstreams, *["Connect"] * EJECT_AFTER)
     upstreams.keep({LARGE.identity: LARGE}, {})
     assert upstreams.ejected() == ()
+
+
+def test_a_backend_whose_key_is_missing_is_out_until_it_is_there(tmp_path: Path) -> None:
+    told: list[str] = []
+    upstreams = Upstreams(Keys(tmp_path, "Secret k"), lambda backend, why: told.append(why))
+    hosted = replace(LARGE, key="hosted")
+    one = upstreams.get(hosted)
+    assert not one.available(0.0)
+    assert one.back_in_s(0.0) > 0
+    assert upstreams.out() == {hosted.identity: "no key 'hosted' in Secret k"}
+    (tmp_path / "hosted").write_text("s3cret\n")
+    assert one.available(0.0)
+    assert one.headers() == [(b"authorization", b"Bearer s3cret")]
+    assert upstreams.out() == {}
+    (tmp_path / "hosted").unlink()
+    assert not one.available(0.0)
+    assert told == ["no key 'hosted'", "", "no key 'hosted'"]
+
+
+def test_a_backend_that_wants_no_key_is_called_without() -> None:
+    one = Upstreams(Keys(None)).get(SMALL)
+    assert one.available(0.0)
+    assert one.headers() == []

@@ -6,11 +6,22 @@ import socket
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from support.http_wire import Got, Wire, post, run, until
 from support.routes import policy
 from support.running import Running, backend, plain, revision, running, two_tiers, two_upstreams
-from support.upstream import CLOSE, DONE, STREAM_HEAD, Script, chunk, chunked, completion, whole
+from support.upstream import (
+    CLOSE,
+    DONE,
+    STREAM_HEAD,
+    Script,
+    chunk,
+    chunked,
+    completion,
+    upstream,
+    whole,
+)
 from weir_core.snapshot import Backend, Behaviour, Limits, Snapshot, Tier
 from weir_router.load import Bounds
 from weir_router.upstreams import EJECT_AFTER
@@ -141,6 +152,19 @@ def test_an_ejected_backend_is_waited_for() -> None:
                 # Eight and more failures in a row: out for 16 s, told with half of it as spread.
                 assert 14 <= seconds(got) <= 24
                 assert "resting after failures" in told(got)
+
+    run(scene())
+
+
+def test_a_backend_whose_key_is_missing_is_not_called() -> None:
+    async def scene() -> None:
+        async with upstream(says(whole(completion("yes")))) as up:
+            hosted = replace(backend("hosted", up), key="hosted")
+            only = Tier(name="only", backend=hosted)
+            behaviour = Behaviour(deadline_ms=5_000, max_attempts=4, tiers=(only,))
+            async with running(plain(behaviour)) as weir:
+                assert "only on hosted (no API key)" in told(await send(weir))
+                assert up.asked == []
 
     run(scene())
 

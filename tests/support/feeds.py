@@ -299,7 +299,7 @@ class RouterPod:
             coin=coin,
             on_trip=self.obedience.tripped,
         )
-        self.obedience.attach(self.router, self.upstreams.ejected)
+        self.obedience.attach(self.router, self.upstreams.out)
         link = Link(
             host=host,
             port=port,
