@@ -19,7 +19,7 @@ from weir_core.defaults import DEFAULTS
 from weir_core.errors import Problem
 from weir_core.history import find
 from weir_core.identity import PORT
-from weir_core.reach import LOADING, NOT_READY
+from weir_core.reach import LOADING, NOT_READY, PENDING
 from weir_core.resources import ModelBackend, ModelRoute
 from weir_core.rollout import RolloutState, Transition
 from weir_core.snapshot import FULL_BP, Backend, Revision
@@ -117,8 +117,9 @@ def _silence(world: World, identity: str) -> str:
     reason, _ = trouble(world, identity)
     if reason not in ("", UNSCHEDULABLE):
         return reason
-    answered = any(has_started(pod) for pod in world.served.get(identity, ()))
-    return NOT_READY if answered else LOADING
+    if any(has_started(pod) for pod in world.served.get(identity, ())):
+        return NOT_READY
+    return PENDING if reason else LOADING
 
 
 def replicas(world: World, identity: str) -> tuple[int, int]:

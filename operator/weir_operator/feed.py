@@ -31,6 +31,8 @@ MAX_MESSAGE = 4 * MAX_REPORT
 """Bytes of a message beyond which gRPC itself ends the stream; over MAX_REPORT it is dropped."""
 MAX_STREAMS = 4_096
 BEARER = "Bearer "
+LOG_AGAIN_S, MAX_LOGGED = 60.0, 256
+"""How often the same refusal is logged, and how many different ones are remembered."""
 log = logging.getLogger("weir.operator")
 
 
@@ -117,6 +119,7 @@ class Feed:
         self._spaces: dict[str, _Space] = {}
         self._calls = Unharmed()
         self.refused: dict[str, int] = {}
+        self._logged: dict[str, float] = {}
         self._health = Health(SERVICE)
         self._server: aio.Server | None = None
         self._certificate: grpc.ServerCertificateConfiguration | None = None
@@ -226,9 +229,17 @@ class Feed:
         verdict = await self._gatekeeper.admit(token if told != token else "")
         if isinstance(verdict, Caller):
             return verdict
-        log.warning("router refused", extra={"peer": context.peer(), "why": verdict.why})
+        self._log_refusal(context.peer(), verdict.why)
         await context.abort(grpc.StatusCode[verdict.code], verdict.why)
         raise AssertionError("abort raises")
+
+    def _log_refusal(self, peer: str, why: str) -> None:
+        """Log why a router is refused, the same thing at times: it dials again every few seconds."""
+        now_s = self._clock()
+        if now_s - self._logged.get(why, float("-inf")) < LOG_AGAIN_S:
+            return
+        self._logged = dict([*self._logged.items(), (why, now_s)][-MAX_LOGGED:])
+        log.warning("router refused", extra={"peer": peer, "why": why})
 
     async def _until_over(self, space: _Space, stream: _Stream, context: Any) -> None:
         longest_s = self._pace.stream * (0.9 + 0.2 * self._chance())

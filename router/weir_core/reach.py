@@ -15,6 +15,8 @@ Ejected = Mapping[str, str]
 """Why, by identity, of the backends that no router can reach."""
 LOADING = "its model loads"
 """Why of a model server that has not answered yet, while nothing is wrong with its pods."""
+PENDING = "its pod waits for a node or a volume"
+"""Why of one that could not begin to load yet."""
 NOT_READY = "no pod is ready"
 """Why of one that answered before; a router that was asked knows better."""
 
@@ -40,7 +42,8 @@ def is_loading(state: RolloutState, ejected: Ejected) -> bool:
         for revision, _ in _serving(state)
         for _, backend in backends_of(revision.behaviour)
     }
-    return {ejected[one] for one in identities & ejected.keys()} == {LOADING}
+    found = {ejected[one] for one in identities & ejected.keys()}
+    return bool(found) and found <= {LOADING, PENDING}
 
 
 def gaps(state: RolloutState, ejected: Ejected) -> str:

@@ -26,7 +26,7 @@ from weir_core.figures import duration, e_value, instant, percent, ratio
 from weir_core.gates import requests_wanted, settled_in_step, step_text
 from weir_core.history import Rollback
 from weir_core.outlook import requests_to_detect
-from weir_core.reach import is_loading, outage
+from weir_core.reach import gaps, is_loading, outage
 from weir_core.rollout_state import RolloutState
 from weir_core.snapshot import FULL_BP
 from weir_core.stops import pause_text
@@ -151,7 +151,12 @@ def _idle(state: RolloutState, observed: Observed) -> str:
         return f"no revision yet: the spec has a problem, see condition {next(found, 'Accepted')}"
     if not observed.routers_serving:
         return f"{state.stable} is stable; no ready router has acknowledged it yet"
-    return f"{state.stable} serves everything"
+    silent = gaps(state, observed.ejected)
+    return (
+        f"{state.stable} serves, without {silent}"
+        if silent
+        else f"{state.stable} serves everything"
+    )
 
 
 def _stops(state: RolloutState) -> str:

@@ -7,7 +7,7 @@ from support.rollouts import A, B, Course, baked, baking, judged, rolled_back, s
 from support.routes import behaviour
 from weir_core.errors import Problem
 from weir_core.snapshot import Objective, Revision
-from weir_core.status import Observed, route_status, turned
+from weir_core.status import Observed, route_status, sentence, turned
 
 MISSING = Problem(
     object="ModelRoute llm/chat",
@@ -183,6 +183,14 @@ def _answered() -> Course:
 def test_a_route_is_ready_while_a_backend_is(ejected, status, reason, message):
     shown = conditions(_answered(), ejected=ejected)["Ready"]
     assert (shown["status"], shown["reason"], shown["message"]) == (status, reason, message)
+
+
+def test_the_sentence_tells_what_serves_in_part():
+    course = _answered()
+    observed = Observed(policy=course.policy, target=A.name, routers_serving=1)
+    told = replace(observed, ejected={"large-1": "Timeout"})
+    assert sentence(course.state, observed) == f"{A.name} serves everything"
+    assert sentence(course.state, told) == f"{A.name} serves, without tier large (large: Timeout)"
 
 
 def _all(course: Course, **observed) -> list[dict[str, str]]:

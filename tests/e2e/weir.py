@@ -308,7 +308,7 @@ def _failure(error: openai.OpenAIError) -> Failure:
 class Traffic:
     """A steady load of the demo's questions, none of them asked twice by the client.
 
-    Each of its workers rests for `every_s` after an answer.
+    Each of its workers rests for `every_s` after an answer or a failure.
     """
 
     url: str
@@ -350,7 +350,7 @@ class Traffic:
                     )
                 except openai.OpenAIError as error:
                     self.failures.append(_failure(error))
-                    time.sleep(0.05)
+                    self._stop.wait(max(0.05, self.every_s))
                     continue
                 arm, tier = (raw.headers.get(f"x-weir-{name}", "") for name in ("arm", "tier"))
                 self.answered.append(Answer(time.monotonic(), arm, tier))

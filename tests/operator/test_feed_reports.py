@@ -38,6 +38,18 @@ def test_refused(make: Callable[[Api], str | None], code: str) -> None:
     run(scene())
 
 
+def test_the_same_refusal_is_logged_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:
+    async def scene() -> None:
+        async with operating() as operator:
+            for token in (None, None, "nonsense"):
+                async with line(operator, token) as router:
+                    assert (await router.end())[0] == "UNAUTHENTICATED"
+
+    run(scene())
+    told = [one for one in caplog.records if one.message == "router refused"]
+    assert len({one.why for one in told}) == len(told) == 2  # type: ignore[attr-defined]
+
+
 def test_a_token_of_another_namespaces_pod_opens_that_namespace_alone() -> None:
     async def scene() -> None:
         async with operating() as operator:

@@ -23,7 +23,7 @@ def test_first_revision_serves_at_once():
     assert [t.reason for t in thought.transitions] == ["RevisionCreated", "Promoted"]
 
 
-def model_pod(identity, *, started=False, waits=""):
+def model_pod(identity, *, started=False, waits="", unplaced=""):
     """Return a model server's pod that is not ready."""
     container = {"name": "vllm", "started": started}
     if waits:
@@ -33,6 +33,9 @@ def model_pod(identity, *, started=False, waits=""):
         "kind": "Pod",
         "metadata": {"name": "p", "labels": {"inference.weir.dev/identity": identity}},
     }
+    if unplaced:
+        scheduled = {"type": "PodScheduled", "status": "False", "message": unplaced}
+        return live(made, conditions=[scheduled])
     return live(made, containerStatuses=[container])
 
 
@@ -40,6 +43,7 @@ def model_pod(identity, *, started=False, waits=""):
     ("pod", "why", "stalled"),
     [
         ({}, "its model loads", "False"),
+        ({"unplaced": "0/3 nodes"}, "its pod waits for a node or a volume", "False"),
         ({"waits": "CrashLoopBackOff"}, "CrashLoopBackOff", "True"),
         ({"started": True}, "Connect", "True"),
     ],
