@@ -234,7 +234,7 @@ class Feed:
         raise AssertionError("abort raises")
 
     def _log_refusal(self, peer: str, why: str) -> None:
-        """Log why a router is refused, the same thing at times: it dials again every few seconds."""
+        """Log why a router is refused, the same now and then: it dials every few seconds."""
         now_s = self._clock()
         if now_s - self._logged.get(why, float("-inf")) < LOG_AGAIN_S:
             return

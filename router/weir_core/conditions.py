@@ -101,7 +101,7 @@ def turned(
     return tuple(
         Transition(reason=one["reason"], message=one["message"], warning=_is_bad(one))
         for one in after
-        if _is_news(one, known.get(one["type"], {"status": "True"}))
+        if (_is_news(one, known.get(one["type"], {"status": "True"})) or _is_late(one, known))
         and (known or one["reason"] != reasons.NO_ROUTERS)
     )
 
@@ -119,8 +119,18 @@ def _is_news(condition: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
     )
 
 
+def _is_late(condition: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Return whether an outage is of a route that was not Ready before, while it began."""
+    stalled = condition["type"] == "Stalled" and condition["status"] == "True"
+    if not stalled or condition["reason"] != reasons.NO_HEALTHY_BACKEND:
+        return False
+    was = {kind: known.get(kind, {}).get("status") for kind in ("Stalled", "Ready")}
+    return was == {"Stalled": "False", "Ready": "False"}
+
+
 def _is_bad(condition: Mapping[str, Any]) -> bool:
-    return bool(condition["status"] == "False" or condition["reason"] == reasons.SERVING_IN_PART)
+    bad = "True" if condition["type"] == "Stalled" else "False"
+    return bool(condition["status"] == bad or condition["reason"] == reasons.SERVING_IN_PART)
 
 
 def stamped(

@@ -6,6 +6,7 @@ from msgspec.structs import replace
 from support.rollouts import A, B, Course, baked, baking, judged, rolled_back, started
 from support.routes import behaviour
 from weir_core.errors import Problem
+from weir_core.reach import LOADING
 from weir_core.snapshot import Objective, Revision
 from weir_core.status import Observed, route_status, sentence, turned
 
@@ -205,6 +206,17 @@ def test_an_outage_is_one_event_and_its_end_another():
     assert [(one.reason, one.warning) for one in turned(well, out)] == [("NoHealthyBackend", True)]
     assert [(one.reason, one.warning) for one in turned(out, well)] == [("Serving", False)]
     assert turned(out, out) == turned(well, well) == ()
+
+
+def test_the_outage_of_a_route_that_never_was_ready_is_an_event():
+    begins = _all(_answered(), routers=0, routers_serving=0, routers_in_sync=0)
+    loads = _all(_answered(), ejected=dict.fromkeys(OUT, LOADING))
+    out = _all(_answered(), ejected=OUT)
+    assert turned((), begins) == turned(begins, loads) == ()
+    for before in (begins, loads):
+        (told,) = turned(before, out)
+        assert (told.reason, told.warning) == ("NoHealthyBackend", True)
+    assert turned(out, out) == ()
 
 
 def test_a_tier_that_is_out_and_its_return_are_an_event_each():
