@@ -76,6 +76,7 @@ class Cluster:
     def route(self, key: str) -> Json:
         """Return all about one route."""
         from weir_cli.told import told_of
+        from weir_cli.totals import asked, summed, unheard
 
         namespace, _, name = key.partition("/")
         obj = self._object("ModelRoute", namespace, name)
@@ -85,14 +86,16 @@ class Cluster:
             if seen == version and now_s - at_s < FRESH_S:
                 return told
         notes: list[str] = []
+        routers = asked(self._api, namespace, key)
         told = told_of(
             obj,
             revisions=self._revisions(namespace, name),
             events=self._events(obj, notes),
             backends=self._api.every(path_to("ModelBackend", namespace)),
-            totals=self._totals(namespace, key),
+            totals=summed(one.tiers for one in routers) if routers else None,
         )
-        told["problems"] += notes
+        gives = (told["status"].get("weight") or {}).get("set", "0%") != "0%"
+        told["problems"] += notes + (unheard(routers, gives=gives) if routers else [])
         self._last = (version, now_s, told)
         return told
 
@@ -180,11 +183,6 @@ class Cluster:
         except RefusedError as refused:
             notes.append(f"events are not shown: {refused}")
             return []
-
-    def _totals(self, namespace: str, key: str) -> Mapping[str, Mapping[str, float]] | None:
-        from weir_cli.totals import of_route as totals_of_route
-
-        return totals_of_route(self._api, namespace, key)
 
 
 def acknowledgement(obj: Json, text: str) -> Json | None:

@@ -1,11 +1,12 @@
-"""What a route's tiers served: asked of the routers' metrics, where that is allowed.
+"""What a route's tiers served, and whom routers obey: asked of their metrics, where allowed.
 
 The API server hands the question on to each pod (`pods/proxy`), which the cluster's own view role
 does not allow: then nothing is said of it, and nobody is told off. The numbers are since the
 routers started; those of routers that are gone are gone with them.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from weir_cli.errors import CommandError
 from weir_cli.kube import Api, quoted
@@ -21,8 +22,16 @@ DIRECTIONS = {"input": "inputTokens", "output": "outputTokens"}
 Totals = dict[str, dict[str, float]]
 
 
-def of_route(api: Api, namespace: str, key: str) -> Totals | None:
-    """Return answers, tokens and cost by tier; None where not all routers can be asked."""
+class Told(NamedTuple):
+    """What one router tells of a route: its tiers, the canary's share; if it hears the operator."""
+
+    tiers: Totals
+    weight: float
+    hears: bool
+
+
+def asked(api: Api, namespace: str, key: str) -> tuple[Told, ...] | None:
+    """Return what each router tells; None where not all of them can be asked."""
     pods = f"/api/v1/namespaces/{quoted(namespace)}/pods"
     try:
         found = api.every(pods, labelSelector=ROUTERS, fieldSelector="status.phase=Running")
@@ -32,22 +41,37 @@ def of_route(api: Api, namespace: str, key: str) -> Totals | None:
         told = [api.text("GET", f"{pods}/{name}:{MANAGEMENT_PORT}/proxy/metrics") for name in names]
     except CommandError:
         return None
-    return summed(counted(text, key) for text in told) if told else None
+    return tuple(counted(text, key) for text in told) or None
 
 
-def counted(text: str, key: str) -> Totals:
-    """Return what one router's metrics say of a route, by tier."""
+def unheard(routers: Sequence[Told], *, gives: bool) -> list[str]:
+    """Return what a status cannot tell that `gives` the canary something: nobody writes it."""
+    if any(one.hears for one in routers):
+        return []
+    told = "no router hears the operator: what stands here may be old, is one running?"
+    if gives and not any(one.weight for one in routers):
+        told += " By now no router gives the canary anything"
+    return [told]
+
+
+def counted(text: str, key: str) -> Told:
+    """Return what one router's metrics say of a route."""
     from prometheus_client.parser import text_string_to_metric_families
 
     tiers: Totals = {}
+    weight, hears = 0.0, False
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
+            if sample.name == "weir_feed_connected":
+                hears = sample.value > 0
+            elif sample.name == "weir_canary_weight" and sample.labels.get("route") == key:
+                weight = sample.value
             field, value = _meaning(sample.name, sample.labels, sample.value)
             tier = sample.labels.get("tier")
             if field and tier and sample.labels.get("route") == key:
                 row = tiers.setdefault(tier, {})
                 row[field] = row.get(field, 0) + value
-    return tiers
+    return Told(tiers, weight, hears)
 
 
 def summed(rows: Iterable[Totals]) -> Totals:

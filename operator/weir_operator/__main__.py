@@ -2,12 +2,11 @@
 
 import asyncio
 import logging
+import os
+import signal
 import sys
 
 from weir_core.lines import json_line
-from weir_operator.kube import Kube, KubeError
-from weir_operator.process import Operator
-from weir_operator.settings import from_environment
 
 log = logging.getLogger("weir.operator")
 
@@ -23,6 +22,12 @@ class _Lines(logging.Formatter):
 
 def main() -> int:
     """Run the operator; 2 for settings that cannot be used, 1 for what it cannot begin with."""
+    # A container's first process hears no signal that it has no handler for: also not now.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    from weir_operator.kube import Kube, KubeError
+    from weir_operator.process import Operator
+    from weir_operator.settings import from_environment
+
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines())
     try:

@@ -17,7 +17,7 @@ from weir_core.errors import Problem
 from weir_core.evidence import Judgement, Key, Merged, Trip
 from weir_core.merging import fits, merge, retire
 from weir_core.policies import monitoring_of, rollout_of
-from weir_core.reach import NOT_READY
+from weir_core.reach import LOADING, NOT_READY
 from weir_core.resources import title_of_object
 from weir_core.rollout import (
     Inputs,
@@ -37,6 +37,7 @@ from weir_operator.backends import capacity_of, unready
 from weir_operator.gather import World, clock_off_s
 from weir_operator.memory import NEVER, RouteMemory, heeded, recall, records_of, text_of
 from weir_operator.publish import kept, lowers
+from weir_operator.trouble import newly_ready
 from weir_operator.wishes import asked
 
 Obj = dict[str, Any]
@@ -159,7 +160,7 @@ class Thinker:
             judgement=judgement,
             problems=(*_problems(world, compiled, name), *_refusals(world, memory, name)),
             objectives=told.monitoring.objectives,
-            ejected=_out(world, done.state),
+            ejected=_out(world, done.state, now_s),
             capacity_message=capacity.message,
             clock_off_s=inputs.clock_off_s,
         )
@@ -326,9 +327,12 @@ def _in_sync(memory: RouteMemory, acked: list[Version]) -> int:
     return sum(version == memory.version for version in acked)
 
 
-def _out(world: World, state: RolloutState) -> dict[str, str]:
+def _out(world: World, state: RolloutState, now_s: float) -> dict[str, str]:
     """Return why nobody is answered, by identity; pods tell more than what routers meet there."""
-    met = _ejected(world)
+    met = {
+        one: LOADING if newly_ready(world, one, now_s=now_s) else why
+        for one, why in _ejected(world).items()
+    }
     lacked = unready(world, state).items()
     return met | {one: why for one, why in lacked if why != NOT_READY or one not in met}
 

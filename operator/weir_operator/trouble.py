@@ -22,6 +22,8 @@ PULLING = {"ErrImagePull": "ImagePullBackOff"}
 BEGINNING = (None, "ContainerCreating", "PodInitializing")
 """Why a container waits when all is well."""
 LOADING = "Loading"
+NEW_S = 35.0
+"""Longer than a router rests between two tries of a backend that failed it (`upstreams`)."""
 SLACK_S = 15
 """What a kubelet may be late by."""
 MAX_SAID = 300
@@ -75,6 +77,25 @@ def loading(world: World, identity: str, *, budget_s: float) -> Told:
     ]
     since = f"loading since {min(starts)}" if starts else "its pods are being made"
     return LOADING, f"{since}; spec.vllm.startup.budget is {duration(budget_s)}"
+
+
+def newly_ready(world: World, identity: str, *, now_s: float) -> bool:
+    """Return whether an identity has pods that are ready, all of them for less than NEW_S.
+
+    A router that met them while they loaded rests before it tries them again.
+    """
+    since_s = [_ready_since_s(pod) for pod in world.served.get(identity, ()) if ready(pod)]
+    return bool(since_s) and now_s - min(since_s) < NEW_S
+
+
+def _ready_since_s(pod: Obj) -> float:
+    """Return since when a ready pod is ready, Unix seconds; 0 where it does not say."""
+    conditions = pod["status"]["conditions"]
+    told = next(one for one in conditions if one.get("type") == "Ready")
+    try:
+        return datetime.fromisoformat(str(told.get("lastTransitionTime"))).timestamp()
+    except ValueError:
+        return 0.0
 
 
 def _of_deployment(deployment: Obj) -> Told | None:

@@ -7,7 +7,7 @@ import pytest
 from weir_cli.cluster import acknowledgement, of_route
 from weir_cli.errors import CommandError, MissingError, UnreachableError
 from weir_cli.kube import Api, RefusedError, path_to, refusal
-from weir_cli.totals import counted, summed
+from weir_cli.totals import counted, summed, unheard
 
 TEXT = "abort@chat-aaaaaaaaaa#1700000000.5"
 ROUTES = "/apis/inference.weir.dev/v1alpha1/namespaces/llm/modelroutes"
@@ -191,7 +191,7 @@ weir_cost_total{route="llm/a",revision="a-1",arm="stable",tier="small"} 2e-06
 
 
 def test_metrics_of_a_router_are_summed_by_tier():
-    found = counted(METRICS, "llm/a")
+    found = counted(METRICS, "llm/a").tiers
     assert set(found) == {"small", "large"}
     assert found["small"]["requests"] == 5, "what failed was not answered"
     assert found["small"]["inputTokens"] == 50
@@ -199,6 +199,31 @@ def test_metrics_of_a_router_are_summed_by_tier():
 
 
 def test_totals_of_routers_add_up():
-    both = summed([counted(METRICS, "llm/a")] * 2)
+    both = summed([counted(METRICS, "llm/a").tiers] * 2)
     assert both["small"]["outputTokens"] == 10
     assert both["large"] == {"requests": 4, "inputTokens": 0, "outputTokens": 0, "costPico": 0}
+
+
+ROUTER = """\
+# TYPE weir_feed_connected gauge
+weir_feed_connected {hears}
+# TYPE weir_canary_weight gauge
+weir_canary_weight{{route="llm/a"}} {weight}
+weir_canary_weight{{route="llm/b"}} 0.5
+"""
+
+
+@pytest.mark.parametrize(
+    ("routers", "told"),
+    [
+        (((1.0, 0.25), (0.0, 0.0)), []),
+        (((0.0, 0.25), (0.0, 0.0)), ["is one running?"]),
+        (((0.0, 0.0), (0.0, 0.0)), ["is one running? By now no router gives the canary anything"]),
+    ],
+    ids=["one hears", "none hears", "none hears and all braked"],
+)
+def test_a_status_that_nobody_writes_is_told(routers, told):
+    asked = [counted(ROUTER.format(hears=hears, weight=w), "llm/a") for hears, w in routers]
+    found = unheard(asked, gives=True)
+    assert [one.partition("may be old, ")[2] for one in found] == told
+    assert "By now" not in "".join(unheard(asked, gives=False))

@@ -7,6 +7,7 @@ import pytest
 
 from support.objects import backend, route, vllm
 from support.thinking import NOW, SPACE, Space, deployment, edited, live, router_pod, serving, trip
+from weir_core.figures import instant
 from weir_core.history import find
 from weir_operator.memory import labels_of
 from weir_router.ledger import Ledger
@@ -61,6 +62,24 @@ def test_a_model_that_loads_is_no_outage_whatever_routers_meet_there(pod, why, s
     assert f"(small: {why})" in told["Ready"]["message"]
     assert told["Stalled"]["status"] == stalled
     assert told["Reconciling"]["status"] == ("False" if stalled == "True" else "True")
+
+
+@pytest.mark.parametrize(
+    ("age_s", "why", "stalled"), [(10, "its model loads", "False"), (60, "Connect", "True")]
+)
+def test_a_model_that_has_just_loaded_is_no_outage_before_routers_try_it_again(age_s, why, stalled):
+    space = Space()
+    space.write(vllm(), route())
+    thought, _ = space.walk()
+    (identity,) = {tier.backend.identity for tier in thought.policy.stable.behaviour.tiers}
+    space.put(deployment(identity, ready=1))
+    ready = {"type": "Ready", "status": "True", "lastTransitionTime": instant(NOW - age_s)}
+    space.put(live(model_pod(identity, started=True), conditions=[ready]))
+    space.report(ejected={identity: "Connect"})
+    thought = space.think()
+    told = {c["type"]: c for c in space.thinker.status(thought, now_s=NOW)["conditions"]}
+    assert f"(small: {why})" in told["Ready"]["message"]
+    assert told["Stalled"]["status"] == stalled
 
 
 def test_backend_edit_is_a_canary_that_waits_for_its_replicas():
