@@ -24,10 +24,9 @@ from weir_core.resources import ModelBackend, ModelRoute
 from weir_core.rollout import RolloutState, Transition
 from weir_core.snapshot import FULL_BP, Backend, Revision
 from weir_operator.gather import World
-from weir_operator.in_place import has_started
 from weir_operator.memory import NEVER, RouteMemory
 from weir_operator.revisions import StoredBackend, stored_backend
-from weir_operator.trouble import UNSCHEDULABLE, loading, trouble
+from weir_operator.trouble import UNSCHEDULABLE, loading, trouble, was_ready
 
 Obj = dict[str, Any]
 
@@ -117,7 +116,7 @@ def _silence(world: World, identity: str) -> str:
     reason, _ = trouble(world, identity)
     if reason not in ("", UNSCHEDULABLE):
         return reason
-    if any(has_started(pod) for pod in world.served.get(identity, ())):
+    if any(was_ready(pod) for pod in world.served.get(identity, ())):
         return NOT_READY
     return PENDING if reason else LOADING
 

@@ -33,7 +33,7 @@ from weir_core.sequential import fingerprint, horizon_s, judge
 from weir_core.snapshot import Monitoring, RolloutPolicy, RoutePolicy
 from weir_core.status import Observed, route_status
 from weir_core.wire import Version
-from weir_operator.backends import capacity_of, unready
+from weir_operator.backends import capacity_of, replicas, unready
 from weir_operator.gather import World, clock_off_s
 from weir_operator.memory import NEVER, RouteMemory, heeded, recall, records_of, text_of
 from weir_operator.publish import kept, lowers
@@ -330,7 +330,7 @@ def _in_sync(memory: RouteMemory, acked: list[Version]) -> int:
 def _out(world: World, state: RolloutState, now_s: float) -> dict[str, str]:
     """Return why nobody is answered, by identity; pods tell more than what routers meet there."""
     met = {
-        one: LOADING if newly_ready(world, one, now_s=now_s) else why
+        one: LOADING if replicas(world, one)[0] and newly_ready(world, one, now_s=now_s) else why
         for one, why in _ejected(world).items()
     }
     lacked = unready(world, state).items()

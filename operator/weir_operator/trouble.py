@@ -24,6 +24,8 @@ BEGINNING = (None, "ContainerCreating", "PodInitializing")
 LOADING = "Loading"
 NEW_S = 35.0
 """Longer than a router rests between two tries of a backend that failed it (`upstreams`)."""
+BEGIN_S = 5.0
+"""From a pod's begin until the kubelet has said that it is not ready yet."""
 SLACK_S = 15
 """What a kubelet may be late by."""
 MAX_SAID = 300
@@ -80,20 +82,31 @@ def loading(world: World, identity: str, *, budget_s: float) -> Told:
 
 
 def newly_ready(world: World, identity: str, *, now_s: float) -> bool:
-    """Return whether an identity has pods that are ready, all of them for less than NEW_S.
+    """Return whether an identity has pods, none of them ready for as long as NEW_S.
 
     A router that met them while they loaded rests before it tries them again.
     """
-    since_s = [_ready_since_s(pod) for pod in world.served.get(identity, ()) if ready(pod)]
-    return bool(since_s) and now_s - min(since_s) < NEW_S
+    pods = world.served.get(identity, ())
+    since_s = (_ready_since_s(pod) for pod in pods if ready(pod))
+    return bool(pods) and all(now_s - at_s < NEW_S for at_s in since_s)
+
+
+def was_ready(pod: Obj) -> bool:
+    """Return whether a pod is ready or was: else it turned unready as it began, and never since."""
+    began_s = _seconds((pod.get("status") or {}).get("startTime"))
+    return ready(pod) or _ready_since_s(pod) - began_s > BEGIN_S
 
 
 def _ready_since_s(pod: Obj) -> float:
-    """Return since when a ready pod is ready, Unix seconds; 0 where it does not say."""
-    conditions = pod["status"]["conditions"]
-    told = next(one for one in conditions if one.get("type") == "Ready")
+    """Return since when a pod is ready, or is not, Unix seconds; 0 where it does not say."""
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    told: Obj = next((one for one in conditions if one.get("type") == "Ready"), {})
+    return _seconds(told.get("lastTransitionTime"))
+
+
+def _seconds(instant: object) -> float:
     try:
-        return datetime.fromisoformat(str(told.get("lastTransitionTime"))).timestamp()
+        return datetime.fromisoformat(str(instant)).timestamp()
     except ValueError:
         return 0.0
 

@@ -24,9 +24,9 @@ def test_first_revision_serves_at_once():
     assert [t.reason for t in thought.transitions] == ["RevisionCreated", "Promoted"]
 
 
-def model_pod(identity, *, started=False, waits="", unplaced=""):
-    """Return a model server's pod that is not ready."""
-    container = {"name": "vllm", "started": started}
+def model_pod(identity, *, turned_s=0.0, waits="", unplaced=""):
+    """Return a model server's pod that is not ready, since `turned_s` after it began."""
+    container = {"name": "vllm", "started": True}
     if waits:
         container["state"] = {"waiting": {"reason": waits}}
     made = {
@@ -37,7 +37,15 @@ def model_pod(identity, *, started=False, waits="", unplaced=""):
     if unplaced:
         scheduled = {"type": "PodScheduled", "status": "False", "message": unplaced}
         return live(made, conditions=[scheduled])
-    return live(made, containerStatuses=[container])
+    began_s = NOW - 600
+    since = instant(began_s + turned_s)
+    unready = {"type": "Ready", "status": "False", "lastTransitionTime": since}
+    return live(
+        made,
+        containerStatuses=[container],
+        startTime=instant(began_s),
+        conditions=[unready],
+    )
 
 
 @pytest.mark.parametrize(
@@ -46,7 +54,7 @@ def model_pod(identity, *, started=False, waits="", unplaced=""):
         ({}, "its model loads", "False"),
         ({"unplaced": "0/3 nodes"}, "its pod waits for a node or a volume", "False"),
         ({"waits": "CrashLoopBackOff"}, "CrashLoopBackOff", "True"),
-        ({"started": True}, "Connect", "True"),
+        ({"turned_s": 120.0}, "Connect", "True"),
     ],
 )
 def test_a_model_that_loads_is_no_outage_whatever_routers_meet_there(pod, why, stalled):
@@ -65,7 +73,12 @@ def test_a_model_that_loads_is_no_outage_whatever_routers_meet_there(pod, why, s
 
 
 @pytest.mark.parametrize(
-    ("age_s", "why", "stalled"), [(10, "its model loads", "False"), (60, "Connect", "True")]
+    ("age_s", "why", "stalled"),
+    [
+        (None, "its model loads", "False"),
+        (10, "its model loads", "False"),
+        (60, "Connect", "True"),
+    ],
 )
 def test_a_model_that_has_just_loaded_is_no_outage_before_routers_try_it_again(age_s, why, stalled):
     space = Space()
@@ -73,8 +86,10 @@ def test_a_model_that_has_just_loaded_is_no_outage_before_routers_try_it_again(a
     thought, _ = space.walk()
     (identity,) = {tier.backend.identity for tier in thought.policy.stable.behaviour.tiers}
     space.put(deployment(identity, ready=1))
-    ready = {"type": "Ready", "status": "True", "lastTransitionTime": instant(NOW - age_s)}
-    space.put(live(model_pod(identity, started=True), conditions=[ready]))
+    # A Deployment may tell of a ready pod before the pod itself does.
+    since = instant(NOW - (age_s or 0))
+    ready = {"type": "Ready", "status": str(age_s is not None), "lastTransitionTime": since}
+    space.put(live(model_pod(identity), conditions=[ready]))
     space.report(ejected={identity: "Connect"})
     thought = space.think()
     told = {c["type"]: c for c in space.thinker.status(thought, now_s=NOW)["conditions"]}
