@@ -159,7 +159,9 @@ async def hear(cache: Cache, readable: Readable, doubt: asyncio.Event) -> None:
         finally:
             for task in doings:
                 task.cancel()
-            await asyncio.gather(*doings, return_exceptions=True)
+            ended = await asyncio.gather(*doings, return_exceptions=True)
+        for error in (one for one in ended if isinstance(one, Exception)):
+            log.error("kopf not started", extra={"error": repr(error)[:500]})
         doubt.set()
         await asyncio.sleep(RETRY_S)
 

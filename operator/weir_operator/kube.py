@@ -117,7 +117,7 @@ class Kube:
         query = {"labelSelector": selector} if selector else {}
         found = await self._call("GET", kind, path_to(kind, namespace), query=query)
         version = found.get("apiVersion", "v1")
-        items = [{"apiVersion": version, "kind": kind, **item} for item in found.get("items", ())]
+        items = [{"apiVersion": version, "kind": kind, **item} for item in found.get("items") or ()]
         return items, str((found.get("metadata") or {}).get("resourceVersion", ""))
 
     async def apply(self, obj: Obj, *, sub: str = "") -> Obj:
@@ -187,11 +187,10 @@ class Kube:
                 raise KubeError(response.status, await _text(response))
             content = response.response.content
             while line := await _line(content):
-                event = json.loads(line)
-                obj = event["object"]
-                if event["type"] == "ERROR":
+                type, obj = _event(line)
+                if type == "ERROR":
                     raise KubeError(int(obj.get("code", 0)), str(obj.get("message", "")))
-                yield event["type"], obj
+                yield type, obj
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             raise KubeError(0, f"watch of {kind} ended: {error!r}") from error
         finally:
@@ -303,7 +302,12 @@ class Kube:
             return await self._api.call_api(
                 method, url, headers, body=body, _request_timeout=timeout_s
             )
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except (
+            aiohttp.ClientError,
+            TimeoutError,
+            OSError,
+            config.ConfigException,
+        ) as error:
             raise KubeError(0, f"{method} {path}: {error!r}") from error
         except ApiException as error:
             raise KubeError(error.status or 0, f"{method} {path}: {error.reason}") from error
@@ -313,6 +317,17 @@ def _proxy_to(url: str) -> str | None:
     """Return the proxy that the environment has for a URL."""
     asked = urlsplit(url)
     return None if proxy_bypass(asked.hostname or "") else getproxies().get(asked.scheme)
+
+
+def _event(line: bytes) -> tuple[str, Obj]:
+    """Return an event's type and object. Raises ValueError for what is no event."""
+    event = json.loads(line)
+    told = event if isinstance(event, dict) else {}
+    type, obj = told.get("type"), told.get("object")
+    meta = obj.get("metadata") if isinstance(obj, dict) else None
+    if type != "ERROR" and not (isinstance(meta, dict) and meta.get("resourceVersion")):
+        raise ValueError(f"saw {line[:200]!r}, wanted an event of a watch")
+    return str(type), dict(obj or {})
 
 
 async def _line(content: aiohttp.StreamReader) -> bytes:

@@ -21,6 +21,8 @@ class Signs:
         signs = self
 
         class Handler(BaseHTTPRequestHandler):
+            timeout = 5  # Of a connection that says nothing.
+
             def do_GET(self) -> None:
                 stuck = time.monotonic() - signs._beat_s > STUCK_S
                 self.send_response(503 if stuck else 200)

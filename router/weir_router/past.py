@@ -158,7 +158,8 @@ class PastFile:
     def write(self, past: Past) -> bool:
         """Write it; return whether that could be done."""
         try:
-            write_whole(self._path, msgspec.json.encode(past))
+            # Requests wait meanwhile, and a disk may take its time; a pod's state is of this node.
+            write_whole(self._path, msgspec.json.encode(past), synced=False)
         except OSError as error:
             log.error("state not written", extra={"file": str(self._path), "error": str(error)})
             return False

@@ -104,7 +104,7 @@ class Resolver:
             found: list[Address] | OSError
             try:
                 found = self._look(host, port)
-            except (OSError, UnicodeError) as error:
+            except Exception as error:
                 found = error if isinstance(error, OSError) else OSError(str(error))
             try:
                 loop.call_soon_threadsafe(ended, found)
@@ -112,7 +112,11 @@ class Resolver:
                 return  # The loop has ended meanwhile.
 
         # A daemon: the process need not wait for a name server when it ends.
-        threading.Thread(target=work, name=f"lookup {host}", daemon=True).start()
+        thread = threading.Thread(target=work, name=f"lookup {host}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            ended(OSError(str(error)))
         return lookup
 
 

@@ -79,6 +79,32 @@ def test_a_page_is_no_answer() -> None:
     asyncio.run(scene())
 
 
+@pytest.mark.parametrize(
+    "page", ["{}", "null", '{"kind": "Status"}', '{"type": "ADDED", "object": {"metadata": {}}}']
+)
+def test_a_line_that_is_no_event_ends_its_watch_alone(page: str) -> None:
+    async def scene() -> None:
+        async with serving() as server:
+            kube = server.kube()
+            server.page = page
+            with pytest.raises(KubeError, match="wanted an event of a watch"):
+                await anext(kube.watch("Pod", "llm", "", "0"))
+            await kube.close()
+
+    asyncio.run(scene())
+
+
+def test_a_list_without_items_is_empty() -> None:
+    async def scene() -> None:
+        async with serving() as server:
+            kube = server.kube()
+            server.page = '{"kind": "PodList", "metadata": {"resourceVersion": "5"}, "items": null}'
+            assert await kube.every("Pod") == ([], "5")
+            await kube.close()
+
+    asyncio.run(scene())
+
+
 def test_a_token_that_is_refused_is_read_anew() -> None:
     """The client reads it by a wall clock, which may have been set back."""
 

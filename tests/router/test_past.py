@@ -162,3 +162,14 @@ def test_of_a_file_that_cannot_be_read_no_start_is_counted_twice(
 
 def test_a_folder_that_cannot_be_written_is_told_and_survived(tmp_path: Path) -> None:
     assert not file(tmp_path / "missing").write(Past())
+
+
+def test_requests_wait_for_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is written on the loop that answers them."""
+
+    def stands_still(file: int) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("os.fsync", stands_still)
+    assert file(tmp_path).write(started(Past()))
+    assert file(tmp_path).read().start == 1

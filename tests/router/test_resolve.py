@@ -220,3 +220,21 @@ def test_a_process_ends_though_a_lookup_hangs() -> None:
     names.freed.set()
     thread.join(8)
     assert not thread.is_alive()
+
+
+def test_a_thread_that_cannot_start_harms_one_lookup(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def scene(names: Names, resolver: Resolver, clock: Clock) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", no_room)
+            with pytest.raises(OSError, match="new thread"):
+                await resolver("fine.test", 80)
+        names.wrong = ValueError("odd")  # type: ignore[assignment]
+        with pytest.raises(OSError, match="odd"):
+            await resolver("fine.test", 80)
+        names.wrong = None
+        assert await resolver("fine.test", 80) == [("127.0.0.1", names.port)]
+
+    with_names(scene)
