@@ -29,14 +29,15 @@ Claims = dict[str, Any]
 
 @dataclass
 class Line:
-    """One stream, whose router is played by hand."""
+    """One stream, whose router is played by hand; another `start` than its own would end it."""
 
     call: Any
+    start: int
     _told: "queue.SimpleQueue[bytes | None]"
 
-    def tell(self, *, start: int = 1, **told: Any) -> None:
+    def tell(self, **told: Any) -> None:
         """Send a report."""
-        self._told.put(encode(Report(**{"start": start, "as_of_s": time.time(), **told})))
+        self._told.put(encode(Report(**{"start": self.start, "as_of_s": time.time(), **told})))
 
     def push(self) -> Push:
         """Return the next push. Raises grpc.RpcError, or StopIteration at the stream's end."""
@@ -66,7 +67,7 @@ class Door:
     authority: bytes = field(repr=False)
 
     @contextlib.contextmanager
-    def line(self, token: str, *, limit_s: float = 180.0) -> Iterator[Line]:
+    def line(self, token: str, *, start: int = 1, limit_s: float = 180.0) -> Iterator[Line]:
         """Open a stream and send a first report; whether it is admitted shows when it is read."""
         credentials = grpc.ssl_channel_credentials(self.authority)
         name = ("grpc.ssl_target_name_override", f"{FEED}.{SYSTEM}.svc")
@@ -77,7 +78,7 @@ class Door:
                 metadata=(("authorization", f"Bearer {token}"),),
                 timeout=limit_s,
             )
-            line = Line(call, told)
+            line = Line(call, start, told)
             line.tell()
             try:
                 yield line

@@ -77,7 +77,8 @@ def test_a_router_is_believed_as_itself_alone(weir: Cluster, spaces: Spaces) -> 
     counts = wait_for(lambda: _agreed(weir, spaces.a), TOLD_S, "the status to tell all there is")
     with spaces.door.line(token(weir, spaces.a, spaces.liar, of=spaces.liar)) as line:
         policy = _policy(line, spaces.a)
-        forged = _tally(policy, router=victim["metadata"]["uid"], boot="1")
+        boot = str(_start(weir, spaces.a, name_of(victim)))
+        forged = _tally(policy, router=victim["metadata"]["uid"], boot=boot)
 
         def added() -> bool:
             line.tell(tallies=(forged,))
@@ -109,7 +110,8 @@ def test_a_router_is_believed_as_itself_alone(weir: Cluster, spaces: Spaces) -> 
 
 def test_nothing_is_believed_of_another_namespaces_route(weir: Cluster, spaces: Spaces) -> None:
     theirs = name_of(pods(weir, spaces.b, ROUTERS)[0])
-    with spaces.door.line(token(weir, spaces.b, "weir-router", of=theirs)) as line:
+    start = _start(weir, spaces.b, theirs)
+    with spaces.door.line(token(weir, spaces.b, "weir-router", of=theirs), start=start) as line:
         policy = _policy(line, spaces.b)
     before = Watch(weir, spaces.b).look()
     ours = name_of(pods(weir, spaces.a, ROUTERS)[0])
@@ -138,11 +140,19 @@ def _as_router(weir: Cluster, spaces: Spaces, pod: str, **told: Any) -> set[str]
 
     The router itself takes its stream back in no time.
     """
-    with spaces.door.line(token(weir, spaces.a, "weir-router", of=pod)) as line:
+    start = _start(weir, spaces.a, pod)
+    with spaces.door.line(token(weir, spaces.a, "weir-router", of=pod), start=start) as line:
         routes = set(line.push().routes)
         line.tell(**told)
         time.sleep(0.1)
     return routes
+
+
+def _start(weir: Cluster, namespace: str, pod: str) -> int:
+    """Return the start that a pod's router reports."""
+    state = ("python", "-c", "print(open('/var/lib/weir/router.json').read())")
+    found = weir.kubectl("exec", pod, "-n", namespace, "--", *state)
+    return int(json.loads(found)["start"])
 
 
 def _policy(line: Line, namespace: str) -> RoutePolicy:
