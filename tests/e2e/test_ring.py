@@ -7,6 +7,7 @@ import openai
 
 from e2e.cluster import Cluster, wait_for
 from e2e.weir import Thing, backend, condition, route, serve, settled, status, traffic
+from weir_cli.demo_manifests import facts
 from weir_lab import questions
 
 
@@ -46,9 +47,7 @@ def _answers(url: str, revision: str) -> None:
 
 
 def _good_change_is_promoted(weir: Cluster, namespace: str, first: str) -> None:
-    from weir_cli.demo_manifests import facts
-
-    stricter = route(threshold=f"{facts().min_probability + 0.02:.3f}")
+    stricter = route(threshold=_stricter())
     with weir.timed("good change promoted"):
         weir.apply(stricter, namespace=namespace)
         told = settled(weir, "assistant", namespace, limit_s=240)
@@ -56,6 +55,14 @@ def _good_change_is_promoted(weir: Cluster, namespace: str, first: str) -> None:
     assert condition(told, "Promoted")["status"] == "True"
     weir.kubectl("wait", "mroute/assistant", "--for=condition=Promoted", "-n", namespace)
     assert _outcomes(weir, namespace)[first] == "Superseded"
+
+
+def _stricter() -> str:
+    """Return a threshold that lets stable escalate hardly more than before.
+
+    At half of the questions all of a broken canary's would be less than twice as many: proven.
+    """
+    return f"{facts().min_probability + 0.005:.3f}"
 
 
 def _bad_threshold_is_rolled_back(weir: Cluster, namespace: str) -> None:
@@ -75,10 +82,7 @@ def _bad_threshold_is_rolled_back(weir: Cluster, namespace: str) -> None:
 
 
 def _bad_model_is_rolled_back(weir: Cluster, namespace: str) -> None:
-    from weir_cli.demo_manifests import facts
-
-    good = route(threshold=f"{facts().min_probability + 0.02:.3f}")
-    weir.apply(good, namespace=namespace)
+    weir.apply(route(threshold=_stricter()), namespace=namespace)
     settled(weir, "assistant", namespace)
     with weir.timed("bad backend edit rolled back"):
         weir.apply(backend("small", "small", revision="broken-format"), namespace=namespace)
