@@ -61,7 +61,9 @@ def _facts(told: Told, now_s: float) -> Iterable[tuple[str, str]]:
     yield "Routers:", f"{routers['inSync']} of {routers['of']} in sync"
     if command:
         done = f"{command['result']}, {command['message']}"
-        yield "Command:", f"{command['command']} {parts.age_of(command['at'], now_s)} ago: {done}"
+        verb, _, which = command["command"].partition("#")[0].partition("@")
+        given = f"{verb} of {which}, {parts.age_of(command['at'], now_s)} ago"
+        yield "Command:", f"{given}: {done}"
     saved = parts.saving(told)
     if saved:
         yield "Cost:", saved.text()

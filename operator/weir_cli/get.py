@@ -19,7 +19,7 @@ from weir_cli.table import tabled
 from weir_core.figures import instant
 from weir_core.status import COLUMNS, columns
 
-WIDE = ("ACTUAL", "THRESHOLD", "ROUTERS", "MESSAGE")
+WIDE = ("READY", "ACTUAL", "THRESHOLD", "ROUTERS", "MESSAGE")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -133,4 +133,5 @@ def _wide(status: Mapping[str, Any]) -> tuple[str, ...]:
     found = status["canary"].get("changes", ())
     changing = f"; it changes {'; '.join(found)}" if found else ""
     message = f"{status['message']}{changing}"
-    return status["weight"]["actual"], status["threshold"], routers, message
+    ready = next((c["status"] for c in status["conditions"] if c["type"] == "Ready"), "Unknown")
+    return ready, status["weight"]["actual"], status["threshold"], routers, message

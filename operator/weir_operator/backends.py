@@ -45,10 +45,14 @@ what it may still call. Routers of the Deployment keep it for as long as they ru
 
 
 class Capacity(msgspec.Struct, frozen=True):
-    """The largest canary weight that ready replicas carry, and what is missing."""
+    """The largest canary weight that ready replicas carry, and what is missing.
+
+    `loads`: nothing is wrong with what is, it will come.
+    """
 
     weight_bp: int = FULL_BP
     message: str = ""
+    loads: bool = False
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,7 +99,7 @@ def capacity_of(world: World, state: RolloutState, target: Revision | None) -> C
         if weight_bp < least.weight_bp:
             why = trouble(world, backend.identity)[1]
             told = f"{ready} of {full} replicas of {backend.identity} are ready"
-            least = Capacity(weight_bp, f"{told}: {why}" if why else told)
+            least = Capacity(weight_bp, f"{told}: {why or LOADING}", loads=not why)
     return least
 
 

@@ -143,6 +143,7 @@ class Thinker:
             and not memory.resuming,
             capacity_bp=capacity.weight_bp,
             capacity_message=capacity.message,
+            capacity_loads=capacity.loads,
             clock_off_s=off_s or 0.0,
             clock_known=off_s is not None,
         )

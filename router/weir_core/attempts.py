@@ -180,7 +180,7 @@ def drained(state: RolloutState, why: str, now_s: float) -> Advance | None:
     if not state.live:
         message = f"{why}; {state.stable} serves everything"
         return Advance(
-            state=after, transitions=(Transition(reason=reasons.RESUMED, message=message),)
+            state=after, transitions=(Transition(reason=reasons.REVERTED, message=message),)
         )
     record = find(state.records, state.canary)
     if record is not None:

@@ -121,8 +121,8 @@ def backend_status(
 def backend_news(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[Transition, ...]:
     """Return what an Event should tell of between two statuses of a backend.
 
-    A workload's turns are told once each, and everyday work not at all; of what was not known
-    before only bad news is told.
+    A workload's turns are told once each, and everyday work not at all; what routes decided of an
+    edit is told in short, they have the numbers. Of what was not known only bad news is told.
     """
     before, after = _by_type(old), _by_type(new)
     told = []
@@ -136,6 +136,10 @@ def backend_news(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[Transi
         told.append(_news(now, warning=True))
     elif turned and now["reason"] in ("ReplicasReady", "WaitsForPool"):
         told.append(_news(now, warning=False))
+    for kind in ("Promoted", "RolledBack"):
+        was, now = before.get(kind, {}).get("status"), after[kind]
+        if now["status"] == "True" != was and (was == "False" or kind == "RolledBack"):
+            told.append(_news(now, warning=kind == "RolledBack"))
     return tuple(told)
 
 

@@ -28,6 +28,8 @@ PAUSED = "Paused"
 """A person stopped the rollout: by spec, by a pause step or by a command. Evidence goes on."""
 RESUMED = "Resumed"
 """Nothing stops the rollout any more."""
+REVERTED = "Reverted"
+"""The spec asks for stable again, after a revision that was rolled back or refused."""
 OBJECTIVES_CHANGED = "ObjectivesChanged"
 """Objectives or audits were edited: evidence is counted afresh, the step begins again."""
 

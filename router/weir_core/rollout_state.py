@@ -117,7 +117,8 @@ class Inputs(msgspec.Struct, frozen=True, kw_only=True):
     `unclean_boots` never falls; its rise since the canary's first traffic counts.
     `routers_in_sync`: every ready router acknowledged the last snapshot and, after a restart
     of the control plane, reported. `capacity_bp` is the largest weight that the target's
-    backends could carry now; `capacity_message` says what they lack.
+    backends could carry now; `capacity_message` says what they lack, and `capacity_loads` that
+    it will come: they load, and nothing is wrong with them.
     `clock_off_s` is how far most routers' clocks are ahead of the one that `now_s` is of, 0 while
     they agree; until `clock_known`, which a first report makes it, nothing that is timed ends.
     """
@@ -133,6 +134,7 @@ class Inputs(msgspec.Struct, frozen=True, kw_only=True):
     routers_in_sync: bool = True
     capacity_bp: int = FULL_BP
     capacity_message: str = ""
+    capacity_loads: bool = False
     clock_off_s: float = 0.0
     clock_known: bool = True
 

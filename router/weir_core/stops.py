@@ -163,9 +163,10 @@ def _held(state: RolloutState, inputs: Inputs, hold: str) -> Transition:
         more = clocks_text(inputs.clock_off_s)
     told = f"{reasons.hold_message(hold)}; {more}" if more else reasons.hold_message(hold)
     message = f"{state.canary} stays at {percent(state.weight_bp)}: {told}"
-    # Waiting for routers is everyday work, all else is worth a look.
-    warning = hold != reasons.ROUTERS_OUT_OF_SYNC
-    return Transition(reason=reasons.hold_reason(hold), message=message, warning=warning)
+    # Waiting for routers and for a model to load is everyday work, all else is worth a look.
+    loads = hold == reasons.NO_CAPACITY and inputs.capacity_loads
+    everyday = loads or hold == reasons.ROUTERS_OUT_OF_SYNC
+    return Transition(reason=reasons.hold_reason(hold), message=message, warning=not everyday)
 
 
 def note_overdue(state: RolloutState, inputs: Inputs, now_s: float) -> Advance | None:

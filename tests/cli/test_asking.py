@@ -44,6 +44,7 @@ def test_get_shows_namespaces_when_there_are_several(ask, management, scenes):
 def test_get_wide_adds_the_message(ask, one_route):
     header, line = ask("get", "-o", "wide").out.splitlines()
     assert header.endswith("MESSAGE")
+    assert "READY" in header.split()
     assert "87 of 200 canary requests" in line
 
 

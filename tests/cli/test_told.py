@@ -245,6 +245,20 @@ def test_tiers_are_shown_only_where_their_totals_are_known():
     assert [line.split()[:2] for line in tiers[1:3]] == [["small", "0"], ["large", "3"]]
 
 
+def test_the_last_command_is_told_in_words():
+    last = {
+        "command": "promote-full@assistant-abc#12.5",
+        "result": "Done",
+        "message": "obeyed",
+        "at": "1970-01-01T00:00:20Z",
+    }
+    told = told_of(route({"lastCommand": last}), revisions=[])
+    (line,) = [one for one in as_text(told, now_s=25.0).splitlines() if "Command:" in one]
+    assert " ".join(line.split()) == (
+        "Command: promote-full of assistant-abc, 5s ago: Done, obeyed"
+    )
+
+
 def test_events_are_told_oldest_first_whatever_writes_them():
     found = [
         {"reason": "Late", "message": "b", "eventTime": "1970-01-01T00:00:20.5Z"},

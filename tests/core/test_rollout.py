@@ -234,6 +234,12 @@ def test_a_token_from_before_the_harm_is_no_retry():
     assert course.state.phase == "Degraded"
 
 
+def test_a_spec_back_at_stable_after_a_rollback_says_so():
+    course = rolled_back()
+    assert course.tell(target=A) == ("Reverted",)
+    assert f"the spec is back at {A.name}" in course.messages()
+
+
 def test_a_target_rolled_back_before_begins_with_a_new_token():
     course = rolled_back()
     course.tell(target=A)

@@ -96,8 +96,17 @@ def test_the_first_traffic_waits_for_capacity():
     reasons = course.tell(target=B, capacity_bp=0, capacity_message="0 of 2 replicas")
     assert reasons == ("RevisionCreated", "RolloutStarted", "NoCapacity")
     assert "0 of 2 replicas" in course.messages()
+    assert course.happened[-1].warning
     course.tell(capacity_bp=10_000)
     assert course.state.weight_bp == 500
+
+
+def test_a_model_that_loads_is_no_warning():
+    course = Course()
+    course.tell()
+    reasons = course.tell(target=B, capacity_bp=0, capacity_loads=True)
+    assert reasons[-1] == "NoCapacity"
+    assert not course.happened[-1].warning
 
 
 def test_no_raise_after_a_restart_before_evidence_is_back():

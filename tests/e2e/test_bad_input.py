@@ -169,7 +169,8 @@ def test_edit_whose_pods_cannot_start_says_what_to_do(
     assert note(served.cluster, served.namespace, "small", reason) == message
     wait_for(
         lambda: re.search(
-            r"0 of 1 replicas of small-\w+ are ready: ", holds(served.cluster, served.namespace)
+            r"0 of 1 replicas of small-\w+ are ready: (?!its model loads)",
+            holds(served.cluster, served.namespace),
         ),
         30,
         "the route to say what its canary lacks",

@@ -91,6 +91,15 @@ def _bad_model_is_rolled_back(weir: Cluster, namespace: str) -> None:
     backend_told = status(weir, "mbackend", "small", namespace)
     assert condition(backend_told, "RolledBack")["status"] == "True"
     assert condition(backend_told, "Promoted")["status"] == "False"
+    wait_for(lambda: _was_told(weir, namespace, "RolledBack"), 10, "an Event of the backend")
+
+
+def _was_told(weir: Cluster, namespace: str, reason: str) -> bool:
+    """Whether an Event of the edited backend has this reason."""
+    return any(
+        (one["involvedObject"]["kind"], one["reason"]) == ("ModelBackend", reason)
+        for one in weir.get("events", "--namespace", namespace)["items"]
+    )
 
 
 def _is_told_by_kubectl(weir: Cluster, namespace: str, told: Thing) -> None:

@@ -169,8 +169,20 @@ def test_the_routes_status_says_what_the_canary_lacks():
     lacks = capacity_of(world, thought.state, compiled.routes[f"{SPACE}/assistant"].revision)
     assert lacks.weight_bp == 0
     assert new in lacks.message
+    assert not lacks.loads
     told = str(space.thinker.status(thought, now_s=NOW))
     assert "Insufficient nvidia.com/gpu" in told
+
+
+def test_a_canary_whose_model_loads_lacks_nothing_but_time():
+    space = accelerated()
+    _, new = canary_on(space)
+    world = space.world()
+    compiled = space.thinker.compiled(world)
+    thought = space.thinker.think(world, compiled, "assistant", now_s=NOW)
+    lacks = capacity_of(world, thought.state, compiled.routes[f"{SPACE}/assistant"].revision)
+    assert lacks.loads
+    assert lacks.message == f"0 of 1 replicas of {new} are ready: its model loads"
 
 
 def other_route():

@@ -59,6 +59,15 @@ def test_an_edit_in_place_that_does_not_get_there_is_a_warning_though_the_pods_b
     assert (told["Ready"]["status"], told["Reconciling"]["status"]) == ("True", "True")
 
 
+def test_what_routes_decided_of_an_edit_is_an_event_of_the_backend():
+    under_way, done = status(READY, undecided=("a",)), status(READY, promoted=("a",))
+    assert news(under_way, done, done) == [("ReplicasReady", False), ("Promoted", False)]
+    bad = status(READY, rolled_back=("a",))
+    assert news(done, under_way, bad, bad)[1:] == [("RolledBack", True)]
+    assert news(bad)[-1] == ("RolledBack", True)
+    assert news(done) == [("ReplicasReady", False)], "what was well before is no news"
+
+
 def by_type(told):
     return {c["type"]: (c["status"], c["reason"]) for c in told["conditions"]}
 
