@@ -41,6 +41,7 @@ images: $(STAMP)
 	$(BIN)/python hack/images/build.py
 
 # Weir as it stands in this checkout, on that cluster; pods of an earlier build are replaced.
+# INSTALL="--set replicas=2" and the like are Helm's.
 install: $(STAMP)
 	archive="$$($(BIN)/python hack/images/build.py)" && \
 	$(PYTHON) hack/cluster/weir-cluster load "$$archive" && \
@@ -48,7 +49,7 @@ install: $(STAMP)
 	built="$$(sha256sum "$$archive" | cut -c -16)" && \
 	helm upgrade --install weir charts/weir --namespace weir-system --create-namespace --wait \
 	  --values hack/images/values.yaml --set-string "podAnnotations.built=$$built" \
-	  --set-string "router.podAnnotations.built=$$built"
+	  --set-string "router.podAnnotations.built=$$built" $(INSTALL)
 
 # The cluster goes down afterwards if it was down before; WEIR_CLUSTER_KEEP=1 lets it stand.
 e2e: $(STAMP)
