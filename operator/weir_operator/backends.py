@@ -312,7 +312,8 @@ def seen_of(
 
 def _identity_seen(world: World, one: Identity) -> IdentitySeen:
     ready, wanted = replicas(world, one.name)
-    if one.reason:
+    if one.newest or one.reason:
+        # Its Deployment may not have heard yet, as after a retry of what was given up.
         wanted = asked_replicas(one)
     reason, message, behind = one.reason, one.message, _behind(world, one.name)
     if not reason and (ready < wanted or behind):

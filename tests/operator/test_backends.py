@@ -378,3 +378,13 @@ def behind(**rolling):
 )
 def test_replicas_from_before_an_edit_in_place_are_counted(rolling, wanted):
     assert behind(**rolling) == wanted
+
+
+def test_a_server_that_was_scaled_to_0_is_not_ready_with_none_of_none():
+    """As after a retry of what was given up, until its Deployment has heard of that."""
+    space, _, new, _ = given_up()
+    world = space.world()
+    compiled = space.thinker.compiled(world)
+    own = versions(identities(world, compiled, space.thinker.memories, now_s=NOW))["small"]
+    told = seen_of(world, compiled, "small", own, space.thinker.memories)
+    assert (told.newest.name, told.newest.ready, told.newest.wanted) == (new, 0, 1)
