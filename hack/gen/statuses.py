@@ -203,7 +203,7 @@ def _backend() -> dict[str, Schema]:
         "reason": _text("The reason of condition Ready."),
         "message": _text("The message of condition Ready."),
         "loadedRevision": _text("That identity, as soon as it answers."),
-        "lastLoadDuration": _text("How long its last load took."),
+        "lastLoadDuration": _text("How long that identity took to load."),
         "identities": _listed(
             "Every version of the model server that runs or is in use.",
             name=_text("Name of its ModelRevision, and of its workload."),

@@ -26,7 +26,7 @@ from weir_core.snapshot import FULL_BP, Backend, Revision
 from weir_operator.gather import World
 from weir_operator.memory import NEVER, RouteMemory
 from weir_operator.revisions import StoredBackend, stored_backend
-from weir_operator.trouble import UNSCHEDULABLE, loading, trouble, was_ready
+from weir_operator.trouble import UNSCHEDULABLE, load_s, loading, trouble, was_ready
 
 Obj = dict[str, Any]
 
@@ -329,6 +329,7 @@ def _identity_seen(world: World, one: Identity) -> IdentitySeen:
         reason=reason,
         message=message,
         routes=one.routes,
+        load_s=load_s(world, one.name, budget_s=startup_budget_s(one)),
     )
 
 

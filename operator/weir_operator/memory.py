@@ -19,6 +19,7 @@ from weir_core.errors import Problem
 from weir_core.evidence import Judgement, Key, Merged
 from weir_core.history import Latch, Records, RevisionRecord, find
 from weir_core.merging import fits
+from weir_core.outlook import Marks
 from weir_core.revision_spec import record_of
 from weir_core.rollout import RolloutState, Transition, rebuild, recalled, remembered
 from weir_core.rollout_state import known_of
@@ -67,9 +68,9 @@ class RouteMemory:
     by version. While `resuming` it is not known what they obey; `stood` is the version that the
     cluster's snapshot gave. `refused` is a goal that the routers `refused_by`, (pod uid, start),
     do not take, for a `refusal`; `tried` are versions lowered for them. `vanished` says since when
-    a boot is over; `untold` are transitions that no Event tells yet. `lagging` are sidecars that
-    do not obey it: by pod uid, at which version they are and since when; `let_go` are model servers
-    that went though these may call them.
+    a boot is over; `marks` count what the arms got lately; `untold` are transitions that no Event
+    tells yet. `lagging` are sidecars that do not obey it: by pod uid, at which version they are and
+    since when; `let_go` are model servers that went though these may call them.
     """
 
     def __init__(self, state: RolloutState, checkpoint: Checkpoint) -> None:
@@ -97,6 +98,7 @@ class RouteMemory:
         self.tried: frozenset[Version] = frozenset()
         self.judgement: Judgement | None = None
         self.judged: Key | None = None
+        self.marks = Marks()
         self.vanished: dict[tuple[str, str], float] = {}
         self.untold: tuple[Transition, ...] = ()
         self.lagging: dict[str, tuple[tuple[int, ...], float]] = {}

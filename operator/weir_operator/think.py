@@ -16,6 +16,7 @@ from weir_core.compile import Compiled, CompiledRoute, compile_world
 from weir_core.errors import Problem
 from weir_core.evidence import Judgement, Key, Merged, Trip
 from weir_core.merging import fits, merge, retire
+from weir_core.outlook import marked, measured_bp
 from weir_core.policies import monitoring_of, rollout_of
 from weir_core.reach import LOADING, NOT_READY
 from weir_core.resources import title_of_object
@@ -151,6 +152,7 @@ class Thinker:
         if self._hides_a_lowering(memory, told, done.state):
             # Routers are out of sync with the lowering, which has to reach them first.
             done = advance(state, replace(inputs, routers_in_sync=False), now_s=now_s)
+        weight_bp = done.state.weight_bp
         observed = Observed(
             policy=told.rollout,
             target=target.revision.name if target else "",
@@ -161,6 +163,7 @@ class Thinker:
             judgement=judgement,
             problems=(*_problems(world, compiled, name), *_refusals(world, memory, name)),
             objectives=told.monitoring.objectives,
+            actual_weight_bp=measured_bp(memory.marks, judgement, about, weight_bp=weight_bp),
             ejected=_out(world, done.state, now_s),
             capacity_message=capacity.message,
             clock_off_s=inputs.clock_off_s,
@@ -217,6 +220,8 @@ class Thinker:
             now_s=now_s,
             horizon_s=horizon,
         )
+        given = (about, memory.state.weight_bp)
+        memory.marks = marked(memory.marks, given, memory.judgement.assigned, now_s)
         return memory.judgement
 
 

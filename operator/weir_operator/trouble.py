@@ -10,6 +10,7 @@ from typing import Any
 
 from weir_core.figures import duration
 from weir_operator.gather import World, ready
+from weir_operator.overlay import CONTAINER
 
 Obj = dict[str, Any]
 Told = tuple[str, str]
@@ -79,6 +80,24 @@ def loading(world: World, identity: str, *, budget_s: float) -> Told:
     ]
     since = f"loading since {min(starts)}" if starts else "its pods are being made"
     return LOADING, f"{since}; spec.vllm.startup.budget is {duration(budget_s)}"
+
+
+def load_s(world: World, identity: str, *, budget_s: float) -> float | None:
+    """Return how long the model took to load: from its container's start until the pod was ready.
+
+    The shortest of the pods, since one may have turned ready again later; None while not known.
+    """
+    ready_pods = [pod for pod in world.served.get(identity, ()) if ready(pod)]
+    took = (_ready_since_s(pod) - _server_began_s(pod) for pod in ready_pods)
+    return min((one for one in took if 0 <= one <= budget_s + SLACK_S), default=None)
+
+
+def _server_began_s(pod: Obj) -> float:
+    """Return since when the model server's container runs, Unix seconds; 0 where it does not."""
+    containers = (pod.get("status") or {}).get("containerStatuses") or ()
+    server: Obj = next((one for one in containers if one.get("name") == CONTAINER), {})
+    running = (server.get("state") or {}).get("running") or {}
+    return _seconds(running.get("startedAt"))
 
 
 def newly_ready(world: World, identity: str, *, now_s: float) -> bool:

@@ -13,6 +13,7 @@ import msgspec
 from weir_core import reasons
 from weir_core.conditions import MAX_MESSAGE, MAX_PROBLEMS, Condition, stamped
 from weir_core.errors import Problem
+from weir_core.figures import duration
 from weir_core.rollout_state import Transition
 
 EDIT_WAITS = "PreviousEditInFlight"
@@ -35,7 +36,7 @@ class IdentitySeen(msgspec.Struct, frozen=True, kw_only=True):
     """One identity's workload: replicas wanted and ready, and what its pods suffer from.
 
     `behind` are replicas that still run as before an edit in place. `reason` is a CamelCase word
-    of the pods' own ("ImagePullBackOff"), "" when all is well.
+    of the pods' own ("ImagePullBackOff"), "" when all is well. It took `load_s` to load.
     """
 
     name: str
@@ -103,7 +104,7 @@ def backend_status(
         "reason": ready[1],
         "message": ready[2][:MAX_MESSAGE],
         "loadedRevision": _loaded_revision(seen),
-        "lastLoadDuration": _load(newest),
+        "lastLoadDuration": _load(newest, old or {}),
         "identities": [_identity(one) for one in seen.identities[:MAX_IDENTITIES]],
         "conditions": [
             stamped(
@@ -267,8 +268,13 @@ def _loaded_revision(seen: BackendSeen) -> str:
     return next((one.name for one in seen.identities if one.newest and one.ready), "")
 
 
-def _load(newest: IdentitySeen | None) -> str:
-    return "" if newest is None or newest.load_s is None else f"{newest.load_s:.0f}s"
+def _load(newest: IdentitySeen | None, old: Mapping[str, Any]) -> str:
+    """Return how long the newest identity took to load; what its pods told once is kept."""
+    if newest is None:
+        return ""
+    if newest.load_s is not None:
+        return duration(newest.load_s)
+    return str(old.get("lastLoadDuration", "")) if old.get("identity") == newest.name else ""
 
 
 def _identity(one: IdentitySeen) -> dict[str, Any]:

@@ -45,6 +45,18 @@ def marked(marks: Marks, about: object, assigned: Pair, now_s: float) -> Marks:
     return Marks(about=about, at=at)
 
 
+def measured_bp(
+    marks: Marks, judgement: Judgement | None, about: object, *, weight_bp: int
+) -> float | None:
+    """Return the share that a canary really gets at its weight, None where it is not known.
+
+    At 0 and at all nothing is drawn, so nothing is counted. Right after a change of the weight
+    the marks are of the old one.
+    """
+    is_current = marks.about == (about, weight_bp) and 0 < weight_bp < FULL_BP
+    return actual_bp(marks, judgement.assigned) if judgement and is_current else None
+
+
 def actual_bp(marks: Marks, assigned: Pair) -> float | None:
     """Return the canary's share of the last minute's requests; None while they are too few."""
     if not marks.at:

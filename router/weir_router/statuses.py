@@ -10,9 +10,8 @@ from typing import Any
 from msgspec.structs import replace
 
 from weir_core.evidence import STABLE, Judgement, Key
-from weir_core.outlook import Marks, actual_bp, marked
+from weir_core.outlook import Marks, marked, measured_bp
 from weir_core.rollout import Transition
-from weir_core.snapshot import FULL_BP
 from weir_core.status import Observed, route_status, turned
 from weir_router.standing import SavedRoute
 from weir_router.upstreams import Ejection
@@ -83,14 +82,9 @@ class Statuses:
         return judgement if about and (about.revision, about.attempt) == current else None
 
     def _actual_bp(self, key: str, route: SavedRoute, judgement: Judgement | None) -> float | None:
-        weight_bp = route.state.weight_bp
-        marks = self._marks.get(key)
-        # At 0 and at all nothing is drawn, so nothing is counted.
-        if judgement is None or marks is None or not 0 < weight_bp < FULL_BP:
-            return None
-        # Right after a change of the weight the marks are of the old one.
-        is_current = marks.about == (self._judged[key][0], weight_bp)
-        return actual_bp(marks, judgement.assigned) if is_current else None
+        weight_bp, marks = route.state.weight_bp, self._marks.get(key, Marks())
+        about, _ = self._judged.get(key, (None, None))
+        return measured_bp(marks, judgement, about, weight_bp=weight_bp)
 
 
 def _conditions(route: SavedRoute) -> Conditions:

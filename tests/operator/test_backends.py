@@ -352,6 +352,37 @@ def test_the_edit_begins_when_the_one_before_is_decided():
     assert world.backend("small").spec == from_object(live(obj)).spec
 
 
+def decided_on(space, identity):
+    """Return (undecided, promoted, rolled back) as the status of the backend is told them."""
+    world = space.world()
+    compiled = space.thinker.compiled(world)
+    assert compiled.identities[f"{SPACE}/small"] == identity
+    own = versions(identities(world, compiled, space.thinker.memories, now_s=NOW))["small"]
+    seen = seen_of(world, compiled, "small", own, space.thinker.memories)
+    return seen.undecided, seen.promoted, seen.rolled_back
+
+
+def test_a_backend_is_promoted_when_its_newest_identity_is_stable_and_not_before():
+    space = serving()
+    old = stable_of(space)
+    assert decided_on(space, old) == ((), ("assistant",), ())
+    # Edited, and no walk has seen it yet: what is stable is not what the spec asks for.
+    space.write(vllm(image="vllm:2"), generation=2)
+    new = space.thinker.compiled(space.world()).identities[f"{SPACE}/small"]
+    assert new != old
+    assert decided_on(space, new) == (("assistant",), (), ())
+    space.walk()
+    assert decided_on(space, new) == (("assistant",), (), ())
+    space.put(deployment(new))
+    policy = space.walk()[0].policy
+    space.report(trips=(trip(policy),))
+    space.walk()
+    assert decided_on(space, new) == ((), (), ("assistant",))
+    space.write(vllm(), generation=3)
+    space.walk()
+    assert decided_on(space, old) == ((), ("assistant",), ())
+
+
 def behind(**rolling):
     """Return what the status is told of an identity whose Deployment is rolling so."""
     space = serving()

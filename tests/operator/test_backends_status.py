@@ -91,6 +91,13 @@ def test_a_backend_is_not_degraded_while_a_canary_of_it_loads(reason):
     assert by_type(status(new, promoted=("a",)))["Degraded"][0] == "True"
 
 
+def test_how_long_a_load_took_is_kept_while_the_identity_is_the_same():
+    first = status(replace(READY, load_s=72.4))
+    assert first["lastLoadDuration"] == "1m12s"
+    assert status(READY, old=first)["lastLoadDuration"] == "1m12s"
+    assert status(replace(READY, name="small-2"), old=first)["lastLoadDuration"] == ""
+
+
 def lacking(reason):
     return Problem(
         object="ModelBackend default/small",

@@ -2,7 +2,12 @@
 
 import asyncio
 
+from support.objects import vllm
+from support.thinking import live
 from support.walking import SPACE, operators, trip_of, until
+from weir_core.resources import from_object
+from weir_operator.backends import Identity
+from weir_operator.figures import kept
 
 TRIPS, LATE = "weir_operator_trips_unpersisted", "weir_operator_routers_out_of_sync"
 
@@ -32,3 +37,19 @@ async def hanging_save():
 
 def test_a_trip_that_is_not_written_is_shown_although_the_api_hangs():
     asyncio.run(hanging_save())
+
+
+def server(name, **fields):
+    gpus = {"resourceName": "nvidia.com/gpu", "count": 2}
+    made = live(vllm(accelerator=gpus))
+    made["spec"]["replicas"] = 2
+    backend = from_object(made)
+    return Identity(name=name, backend=backend, newest=True, routes=(), **fields)
+
+
+def test_identities_and_the_accelerators_they_hold_are_shown():
+    wanted = server("a"), server("b", replicas=1), server("c", replicas=0)
+    assert kept(wanted) == {
+        "weir_operator_identities": 3,
+        "weir_operator_identity_devices": 4 + 2,
+    }

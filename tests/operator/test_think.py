@@ -176,6 +176,19 @@ def test_merged_evidence_of_three_routers_rolls_back():
     assert thought.state.last_rollback.requests > 2_500
 
 
+def test_the_share_that_a_canary_really_gets_is_told():
+    space, policy = in_canary()
+    ledger = Ledger(router="uid-Pod-r1", boot="1")
+    for second in range(5):
+        now_s = NOW + second
+        for n in range(40):
+            ledger.settle(ledger.assign(policy, int(n % 10 == 0), "", now_s), 0, now_s)
+        space.report(tallies=ledger.tallies(now_s), as_of_s=now_s)
+        thought, _ = space.walk(now_s=now_s)
+    told = space.thinker.status(thought, now_s=now_s)["weight"]
+    assert told == {"set": "5%", "actual": "10%"}
+
+
 def boot(policy, start, now_s):
     """Return what a router saw in its so-manieth start: one answer of the canary."""
     ledger = Ledger(router="uid-Pod-r1", boot=str(start))

@@ -3,7 +3,7 @@
 import pytest
 
 from support.thinking import SPACE, Space, deployment
-from weir_operator.trouble import loading, trouble
+from weir_operator.trouble import load_s, loading, trouble
 
 IDENTITY = "small-0123456789"
 BEGAN = "2026-05-04T10:00:00Z"
@@ -129,3 +129,24 @@ def test_everyday_work_is_no_trouble(status):
 
 def test_pods_that_are_not_there_yet_are_being_made():
     assert "being made" in loading(world(), IDENTITY, budget_s=60)[1]
+
+
+def answering(name, *, after_s):
+    """Return a pod that turned ready this long after its server's container began."""
+    since = f"2026-05-04T10:{after_s // 60:02d}:{after_s % 60:02d}Z"
+    ready = {"type": "Ready", "status": "True", "lastTransitionTime": since}
+    server = {"name": "vllm", "ready": True, "state": {"running": {"startedAt": BEGAN}}}
+    made = pod(conditions=[ready], statuses=[{"name": "other", "state": {}}, server])
+    made["metadata"] |= {"name": name, "uid": name}
+    return made
+
+
+def test_a_load_took_from_the_containers_start_until_the_pod_was_ready():
+    served = world(answering("a", after_s=90), answering("b", after_s=72), pod())
+    assert load_s(served, IDENTITY, budget_s=600) == 72
+
+
+def test_a_pod_that_turned_ready_again_tells_no_load():
+    served = world(answering("a", after_s=1_000))
+    assert load_s(served, IDENTITY, budget_s=600) is None
+    assert load_s(world(pod()), IDENTITY, budget_s=600) is None
