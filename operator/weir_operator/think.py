@@ -30,6 +30,7 @@ from weir_core.rollout import (
     policy_for,
     weight_order,
 )
+from weir_core.rollout_state import tried
 from weir_core.sequential import fingerprint, horizon_s, judge
 from weir_core.snapshot import Monitoring, RolloutPolicy, RoutePolicy
 from weir_core.status import Observed, route_status
@@ -152,6 +153,8 @@ class Thinker:
         if self._hides_a_lowering(memory, told, done.state):
             # Routers are out of sync with the lowering, which has to reach them first.
             done = advance(state, replace(inputs, routers_in_sync=False), now_s=now_s)
+        if about is None or (about.revision, about.attempt) != tried(done.state):
+            judgement = None  # Of the canary before.
         weight_bp = done.state.weight_bp
         observed = Observed(
             policy=told.rollout,

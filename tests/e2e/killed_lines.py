@@ -13,10 +13,13 @@ import subprocess
 import sys
 
 CHILD = """
-import os, signal, sys
+import os, signal, sys, time
 from weir_operator import __main__ as program
 
-ROOMS = "walk settle publish persist apply applied think memory leader kube feed mark cache".split()
+ROOMS = (
+    "walk settle publish persist apply applied think memory leader kube feed mark cache "
+    "backends standing revisions drift in_place gather inbox contest unapplied"
+).split()
 left = int(sys.argv[1])
 
 def line(frame, event, arg):
@@ -25,7 +28,7 @@ def line(frame, event, arg):
         left -= 1
         if left <= 0:
             place = os.path.basename(frame.f_code.co_filename)
-            print(f"killed at {place}:{frame.f_lineno}", flush=True)
+            print(f"killed at {place}:{frame.f_lineno} {time.time():.1f}", flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
     return line
 

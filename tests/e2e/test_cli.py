@@ -5,6 +5,7 @@ Every output is printed: run with -s and look at it.
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -116,6 +117,10 @@ def _paused_canary_is_shown(cli: Cli) -> None:
     wait_for(paused, 90, "the canary at its pause, with some evidence in the status")
     row = cli.here("get").rows()[1]
     assert row[1:4] == ["Paused", "2/3", "25%"]
+    wide = cli.here("get", "-o", "wide").rows()[1]
+    live = cli.cluster.kubectl("get", "mroute", "assistant", "-n", cli.namespace).split("\n")[1]
+    assert float(live.split()[5]) > 0, "the evidence stands in kubectl's columns"
+    assert re.fullmatch(r"\d+(\.\d+)?%", wide[wide.index("True") + 1]), "what it really gets"
     told = cli.here("describe", "assistant").out
     for part in ("Changes, canary", "Conditions", "Evidence", "Backends", "Revisions", "Events"):
         assert f"{part}" in told

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from e2e.cluster import Cluster, wait_for
 from e2e.faults import (
+    ENOUGH,
+    HOLD,
     OPERATOR,
     ROUTE,
     Watch,
@@ -31,7 +34,10 @@ from e2e.faults import (
 )
 from e2e.weir import SYSTEM, backend, route, serve, settled, status, traffic
 
-TURNS = 20
+TURNS = 10
+WRITES = ("PATCH", "POST", "PUT", "DELETE")
+OURS = {"ModelRoute", "ModelBackend", "ModelRevision", "Deployment", "ConfigMap", "Event"}
+"""Kinds that only who leads may write."""
 KILLED_LINES = Path(__file__).with_name("killed_lines.py")
 Thing = dict[str, Any]
 
@@ -62,10 +68,29 @@ def test_of_two_operators_one_acts(weir: Cluster, namespace: str) -> None:
             wait_for(lambda: _marked(weir) == [second], 30, "the second one's label")
             more(watch, before)
             promoted(weir, watch, before.canary)
+            assert _wrote(weir, second) & OURS, "who leads writes"
+            for other in _operators(weir) - {second}:
+                assert not _wrote(weir, other) & OURS, other
         assert load.failures == []
-        assert _versions(weir, namespace) >= {after}
+        assert _versions(weir, namespace) == {after}
     finally:
         scale(weir, 1)
+
+
+def _operators(weir: Cluster) -> set[str]:
+    words = ("pods", "-n", SYSTEM, "--selector", "app.kubernetes.io/component=operator")
+    return {name_of(pod) for pod in weir.get(*words)["items"]}
+
+
+def _wrote(weir: Cluster, operator: str) -> set[str]:
+    """Return the kinds of which an operator has written something, as it counts itself."""
+    path = f"/api/v1/namespaces/{SYSTEM}/pods/{operator}:8081/proxy/metrics"
+    return {
+        sample.labels["kind"]
+        for family in text_string_to_metric_families(weir.kubectl("get", "--raw", path))
+        for sample in family.samples
+        if sample.name == "weir_operator_api_calls_total" and sample.labels["verb"] in WRITES
+    }
 
 
 def _marked(weir: Cluster) -> list[str]:
@@ -92,11 +117,19 @@ def test_an_operator_that_dies_at_random_lines(weir: Cluster, namespace: str) ->
         watched(weir, namespace, routers=True) as watch,
         traffic(url, workers=3) as load,
     ):
-        with weir.timed(f"operator killed at {TURNS} lines of its own"), _dying(weir):
-            # It changes no answer: a second workload, a canary, a promotion.
-            shorter = backend("small", "small", length=255)
-            weir.apply(shorter, namespace=namespace)
-            log = wait_for(lambda: _over(weir), 420, "the last turn")
+        # An edit that changes no answer: a second workload, a canary that waits at 25 %.
+        steps = ({"setWeight": 25}, {"pause": {}}, {"setWeight": 50}, HOLD)
+        weir.apply(route(steps=steps), namespace=namespace)
+        with weir.timed(f"operator killed at {TURNS} lines of its own, an edit"), _dying(weir, 7):
+            weir.apply(backend("small", "small", length=255), namespace=namespace)
+            log = wait_for(lambda: _over(weir), 240, "the last turn")
+        canary = watch.until(
+            "a canary with evidence", lambda now: now.weight == 25 and now.assigned >= ENOUGH
+        ).canary
+        with weir.timed(f"killed at {TURNS} lines, a canary under way"), _dying(weir, 8):
+            wait_for(lambda: f"turn {TURNS // 2}:" in _log(weir), 240, "half of the turns")
+            order(weir, namespace, "resume", canary)
+            log += wait_for(lambda: _over(weir), 240, "the last turn")
         with weir.timed("settled after the last kill"):
             settled(weir, ROUTE, namespace, limit_s=240)
         first, last = watch.all[0], watch.look()
@@ -116,15 +149,25 @@ def test_an_operator_that_dies_at_random_lines(weir: Cluster, namespace: str) ->
     # traffic: the next one begins. One that the status told of is never begun again.
     attempts = {now.attempt for now in watch.all if now.canary == last.stable} - {0}
     assert len(attempts) == 1, (watch.story(), why, log)
-    killed = re.findall(r"killed at (\S+)", log)
-    assert len(killed) == TURNS
-    told(f"killed at {', '.join(killed)}; {load.answers} answered")
+    killed = re.findall(r"killed at (\S+) (\S+)", log)
+    assert len(killed) == 2 * TURNS
+    inside = [place for place, at in killed if _weight_at(watch, float(at))]
+    told(f"killed at {', '.join(place for place, _ in killed)}; {load.answers} answered")
+    told(f"{len(inside)} of them in the middle of a canary")
+    assert len(inside) >= TURNS // 2
+
+
+def _weight_at(watch: Watch, unix_s: float) -> int:
+    """Return the canary's weight as the status told it last before a time of this machine's."""
+    at_s = unix_s - time.time() + time.monotonic()
+    before = [now.weight for now in watch.all if now.at_s <= at_s]
+    return before[-1] if before else 0
 
 
 @contextlib.contextmanager
-def _dying(weir: Cluster) -> Iterator[None]:
+def _dying(weir: Cluster, seed: int) -> Iterator[None]:
     """Have the operator's container run the operator as `killed_lines` does."""
-    command = ["python", "-c", KILLED_LINES.read_text("utf8"), "7", str(TURNS)]
+    command = ["python", "-c", KILLED_LINES.read_text("utf8"), str(seed), str(TURNS)]
     container: Thing = {"name": "operator", "command": command}
     container |= {"livenessProbe": None, "startupProbe": None, "readinessProbe": None}
     changed = {"spec": {"template": {"spec": {"containers": [container]}}}}
@@ -140,8 +183,12 @@ def _dying(weir: Cluster) -> Iterator[None]:
 
 
 def _over(weir: Cluster) -> str:
-    log = weir.kubectl("logs", OPERATOR, "-n", SYSTEM)
+    log = _log(weir)
     return log if "turns over" in log else ""
+
+
+def _log(weir: Cluster) -> str:
+    return weir.kubectl("logs", OPERATOR, "-n", SYSTEM)
 
 
 def _workloads(weir: Cluster, namespace: str) -> list[str]:

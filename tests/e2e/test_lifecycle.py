@@ -1,6 +1,8 @@
 """The chart's life on a real cluster: from nothing to nothing, and routers answer throughout."""
 
+import contextlib
 import json
+import time
 from collections.abc import Iterator
 
 import openai
@@ -8,7 +10,7 @@ import pytest
 
 from e2e.charted import RESTRICTED, changed, heard, hearing, refused_calls, with_router
 from e2e.cluster import ROOT, Cluster, ClusterError, wait_for
-from e2e.faults import lease, led, name_of, pods, pods_at_all, scale
+from e2e.faults import lease, led, name_of, pods, pods_at_all, scale, without_operator
 from e2e.weir import CHART, SYSTEM, Thing, helm, install, serve, settled, status, traffic
 from weir_lab import questions
 
@@ -73,6 +75,14 @@ def untouched_by_the_framework(objects: list[Thing]) -> None:
         assert "kopf" not in json.dumps(meta.get("annotations", {})), title
 
 
+def _not_namespaced(cluster: Cluster, namespace: str) -> list[Thing]:
+    """Return what belongs to no namespace and the operator might have written to."""
+    of_chart = "clusterroles,clusterrolebindings,mutatingadmissionpolicies"
+    found: list[Thing] = cluster.get(*CRDS)["items"]
+    found += cluster.get(of_chart, "--selector", "app.kubernetes.io/name=weir")["items"]
+    return [*found, *(cluster.get("namespace", one) for one in (namespace, SYSTEM))]
+
+
 # One release from its installation to its second one.
 
 
@@ -96,6 +106,7 @@ def test_a_release_comes_changes_goes_and_comes_back(empty: Cluster, namespace: 
     assert load.failures == []
     assert load.answers > 200
     untouched_by_the_framework(everything(empty, namespace) + everything(empty, SYSTEM))
+    assert "kopf" not in json.dumps(_not_namespaced(empty, namespace))
     assert refused_calls(empty) == []
 
 
@@ -162,6 +173,35 @@ def test_crds_that_kubectl_applied_are_adopted(empty: Cluster) -> None:
     install(empty)
     for crd in empty.get(*CRDS)["items"]:
         assert crd["metadata"]["annotations"]["meta.helm.sh/release-name"] == "weir"
+
+
+# Routes and backends that go.
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["operator", "no operator"])
+def test_what_was_deleted_leaves_nothing_behind(weir: Cluster, namespace: str, alone: bool) -> None:
+    before = {_title(one) for one in everything(weir, namespace)}
+    before |= {"ConfigMap kube-root-ca.crt", "ServiceAccount default", "ConfigMap small-cal"}
+    serve(weir, namespace)
+    assert {_title(one) for one in everything(weir, namespace) if _is_ours(one)}
+    with without_operator(weir) if alone else contextlib.nullcontext():
+        with weir.timed("routes and backends deleted until nothing is left"):
+            weir.kubectl("delete", "mroute,mbackend", "--all", "-n", namespace)
+            wait_for(lambda: not _left(weir, namespace, before), 120, "the collector")
+        time.sleep(10)
+        assert _left(weir, namespace, before) == set()
+
+
+def _left(cluster: Cluster, namespace: str, before: set[str]) -> set[str]:
+    return {_title(one) for one in everything(cluster, namespace)} - before
+
+
+def _title(obj: Thing) -> str:
+    return f"{obj['kind']} {obj['metadata']['name']}"
+
+
+def _is_ours(obj: Thing) -> bool:
+    return (obj["metadata"].get("labels") or {}).get(MADE.partition("=")[0]) == "weir"
 
 
 # Without the operator.

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 
 import openai
 
@@ -20,7 +21,9 @@ def test_a_route_is_served_and_every_change_is_decided(weir: Cluster, namespace:
             _good_change_is_promoted(weir, namespace, first)
             _bad_threshold_is_rolled_back(weir, namespace)
             _bad_model_is_rolled_back(weir, namespace)
-            _right_edit_of_a_backend_is_promoted(weir, namespace)
+            _right_edit_of_a_backend_is_promoted(weir, namespace, 255)
+            # Promoted is True of the edit before when this one comes.
+            _right_edit_of_a_backend_is_promoted(weir, namespace, 254)
         assert load.failures == []
         assert load.answers > 500
         assert load.arms.get("canary", 0) > 50
@@ -111,14 +114,23 @@ def _is_told_by_kubectl(weir: Cluster, namespace: str, told: Thing) -> None:
     described = weir.kubectl("describe", "modelroute", "assistant", "-n", namespace)
     assert "Harm on quality (canary " in described
     assert f", E {reached} of " in described
+    events = weir.kubectl("events", "-n", namespace, "--for", "modelroute/assistant")
+    assert f", E {reached} of " in events
 
 
-def _right_edit_of_a_backend_is_promoted(weir: Cluster, namespace: str) -> None:
+def _right_edit_of_a_backend_is_promoted(weir: Cluster, namespace: str, length: int) -> None:
     servers = ("deployments", "-n", namespace, "-l", "inference.weir.dev/backend=small")
     before = {one["metadata"]["name"] for one in weir.get(*servers)["items"]}
+    stable = status(weir, "mroute", "assistant", namespace)["stable"]["revision"]
     with weir.timed("right backend edit promoted"):
-        weir.apply(backend("small", "small", length=255), namespace=namespace)
+        weir.apply(backend("small", "small", length=length), namespace=namespace)
         weir.wait("modelbackend/small", "Promoted", namespace=namespace, limit_s=240)
+    told = status(weir, "mroute", "assistant", namespace)
+    assert told["stable"]["revision"] != stable, "Promoted was told too early"
+    assert (told["phase"], told["weight"]["set"]) == ("Healthy", "0%")
+    assert re.fullmatch(
+        r"\d+m?\d*s", status(weir, "mbackend", "small", namespace)["lastLoadDuration"]
+    )
 
     def alone() -> bool:
         left = {one["metadata"]["name"] for one in weir.get(*servers)["items"]}

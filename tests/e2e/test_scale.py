@@ -95,15 +95,18 @@ def _cost(cluster: Cluster) -> Cost:
 
 
 def _settled(cluster: Cluster, names: list[str]) -> bool:
-    found = cluster.get("mroute", "--all-namespaces")["items"]
-    ours = [one for one in found if one["metadata"]["namespace"] in names]
-    programmed = [
-        one
-        for one in ours
-        for c in one.get("status", {}).get("conditions", ())
-        if (c["type"], c["status"]) == ("Programmed", "True")
-    ]
-    return len(programmed) == NAMESPACES * EACH
+    """Return whether every route is obeyed by its router, and every backend's status written."""
+    wanted = {"mroute": "Programmed", "mbackend": "Accepted"}
+    return all(
+        sum(
+            (c["type"], c["status"]) == (kind, "True")
+            for one in cluster.get(what, "--all-namespaces")["items"]
+            if one["metadata"]["namespace"] in names
+            for c in one.get("status", {}).get("conditions", ())
+        )
+        == NAMESPACES * EACH
+        for what, kind in wanted.items()
+    )
 
 
 def test_hundreds_of_routes_settle_and_rest(cluster: Cluster, crowd: list[str]) -> None:

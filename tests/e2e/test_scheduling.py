@@ -93,6 +93,8 @@ def test_two_canaries_of_one_pool_load_one_after_the_other(
         return found if sorted(found) == ["NoCapacity", "ReplicasReady"] else []
 
     wait_for(outcome, LIMIT_S, "one to load and one to be given up")
+    waited = [one for one in names if "WaitsForPool" in events(kwok, namespace, one)]
+    assert len(waited) == 1, "the second one is told that it waits"
     running = deployments(kwok, namespace)
     assert [running[one] for one in sorted(old)] == [(1, 1), (1, 1)]
     assert sorted(running[one] for one in running.keys() - old) == [(0, 0), (1, 1)]
@@ -111,6 +113,7 @@ def test_an_edit_on_top_of_an_edit_takes_its_place(
         return deployments(kwok, namespace) == {old: (1, 1), last: (1, 1)}
 
     wait_for(look, LIMIT_S, "stable and the last edit alone")
+    assert "RevisionSuperseded" in events(kwok, namespace, "assistant"), "what the edit replaced"
 
 
 # Images, weights, secrets.
@@ -142,8 +145,14 @@ def test_pods_that_cannot_start_are_told_of(
     made = backend("small", "small")
     spoil(made["spec"])
     weir.apply(made, namespace=namespace)
-    found = told(weir, namespace, "mbackend/small", "WorkloadReady", reason)
-    assert why in found["message"]
+    told(weir, namespace, "mbackend/small", "WorkloadReady", reason)
+
+    def says() -> bool:
+        # A kubelet's first words may be that it waited for the Secret in vain.
+        found = condition(status(weir, "mbackend", "small", namespace), "WorkloadReady")
+        return why in str(found.get("message"))
+
+    wait_for(says, LIMIT_S, f"{why} in what it says")
     assert events(weir, namespace, "small")[reason] == "Warning"
 
 

@@ -189,6 +189,19 @@ def test_the_share_that_a_canary_really_gets_is_told():
     assert told == {"set": "5%", "actual": "10%"}
 
 
+def test_a_canary_that_takes_anothers_place_begins_without_its_evidence():
+    space, policy = in_canary()
+    space.report(tallies=boot(policy, 1, NOW), as_of_s=NOW)
+    thought, _ = space.walk()
+    told = space.thinker.status(thought, now_s=NOW)
+    assert told["evidence"]["assigned"]["canary"] == 1
+    space.write(vllm(image="vllm:3"), generation=3)
+    thought = space.think()
+    told = space.thinker.status(thought, now_s=NOW)
+    assert told["canary"]["revision"] not in ("", policy.canary.name)
+    assert told["evidence"] == {"objectives": []}
+
+
 def boot(policy, start, now_s):
     """Return what a router saw in its so-manieth start: one answer of the canary."""
     ledger = Ledger(router="uid-Pod-r1", boot=str(start))
